@@ -1,0 +1,109 @@
+//! What other threads see of the state: an immutable picture, replaced as a whole.
+
+use std::sync::{Arc, Mutex};
+
+use crate::config::settings::Settings;
+use crate::config::stream::StreamConfig;
+
+/// State of a stream's connection, as the API names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamStatus {
+    Connecting,
+    Connected,
+    Reconnecting,
+    Error,
+    Disabled,
+}
+
+impl StreamStatus {
+    /// The word in the API's `status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Reconnecting => "reconnecting",
+            Self::Error => "error",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// What a stream delivers, measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Actual {
+    pub codec: &'static str,
+    pub width: u16,
+    pub height: u16,
+    /// Frames per second over the last seconds.
+    pub fps: f64,
+    /// Bits per second over the last seconds, both tracks.
+    pub bitrate: u64,
+    /// Seconds between the last two keyframes, 0 before the second one.
+    pub keyframe_interval: f64,
+    /// `aac`, `opus`, `pcma`, `pcmu`; `None` without audio.
+    pub audio: Option<&'static str>,
+}
+
+/// One stream: configuration and state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamView {
+    pub config: StreamConfig,
+    pub status: StreamStatus,
+    /// Why, in words; never holds a secret. Empty when there is nothing to say.
+    pub status_detail: String,
+    pub actual: Option<Actual>,
+    /// What the owner could change on the camera, in words.
+    pub advice: Vec<String>,
+}
+
+/// What is synced of a recording that is being written: overrides its row, or stands in for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunningRecording {
+    pub id: u64,
+    pub stream_id: u32,
+    pub stream_name: String,
+    pub start_ms: i64,
+    /// `start_ms` + synced media.
+    pub end_ms: i64,
+    /// Synced bytes.
+    pub size: u64,
+    /// Absolute path.
+    pub path: String,
+}
+
+/// Why `/healthz` is not 200; empty when all is well.
+pub type Ailments = Vec<String>;
+
+/// The whole state at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// By rising id.
+    pub streams: Vec<StreamView>,
+    pub settings: Settings,
+    /// By rising id.
+    pub running: Vec<RunningRecording>,
+    pub ailments: Ailments,
+    /// When the executor published it, milliseconds of the monotonic clock since the program began.
+    pub at_ms: u64,
+}
+
+/// The place where the executor puts the newest snapshot. The lock is held only to clone or swap.
+#[derive(Clone, Debug)]
+pub struct SnapshotCell(Arc<Mutex<Arc<Snapshot>>>);
+
+impl SnapshotCell {
+    pub fn new(first: Snapshot) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(first))))
+    }
+
+    /// The newest snapshot.
+    pub fn load(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Puts a new one in its place.
+    pub fn publish(&self, snapshot: Snapshot) {
+        let snapshot = Arc::new(snapshot);
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = snapshot;
+    }
+}

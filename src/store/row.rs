@@ -1,0 +1,20 @@
+//! One recording as the store keeps it.
+
+/// A recording: one MP4 file and its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordingRow {
+    /// Counts from 1, never used again.
+    pub id: u64,
+    pub stream_id: u32,
+    /// The stream's name when the recording was made.
+    pub stream_name: String,
+    /// Unix milliseconds.
+    pub start_ms: i64,
+    pub end_ms: i64,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Absolute path.
+    pub path: String,
+    /// Still being written, as far as the store knows; recovery settles it at the next start.
+    pub in_progress: bool,
+}

@@ -1,0 +1,3 @@
+//! The machine: thread pools, log, signals, what `/proc` tells.
+
+pub mod pool;

@@ -1,0 +1,101 @@
+//! Named thread pools: the only place that starts threads of our own (ONE-DOOR).
+//!
+//! In here: `disk-N` and `codec-N` pools with a bounded queue, and single named threads.
+//! Not in here: what the jobs do. A job that panics answers `Panicked`; its thread goes on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+
+use smol::channel::{Receiver, Sender, TrySendError, bounded};
+
+/// Why a job gave no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolError {
+    /// The queue is full: the caller decides what to leave out.
+    Full,
+    /// The job panicked, or the pool is gone; the panic is in the log.
+    Panicked,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads `NAME-0`, `NAME-1`… that take jobs from one bounded queue, in order of arrival.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    jobs: Sender<Job>,
+}
+
+impl Pool {
+    /// Starts `threads` threads with room for `queue_max` waiting jobs. The threads end when the last
+    /// clone of the pool is dropped.
+    pub fn start(name: &str, threads: usize, queue_max: usize) -> std::io::Result<Self> {
+        let (jobs, queue) = bounded::<Job>(queue_max);
+        for n in 0..threads {
+            let queue = queue.clone();
+            drop(spawn(&format!("{name}-{n}"), move || work(&queue))?);
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Queues `job` and waits for its result. Dropping the future does not stop a job that is queued.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolError> {
+        let (tx, rx) = bounded(1);
+        let boxed: Job = Box::new(move || drop(tx.try_send(job())));
+        match self.jobs.try_send(boxed) {
+            Ok(()) => rx.recv().await.map_err(|_| PoolError::Panicked),
+            Err(TrySendError::Full(_)) => Err(PoolError::Full),
+            Err(TrySendError::Closed(_)) => Err(PoolError::Panicked),
+        }
+    }
+}
+
+fn work(queue: &Receiver<Job>) {
+    while let Ok(job) = queue.recv_blocking() {
+        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            log::error!("a job panicked on thread {:?}", std::thread::current().name());
+        }
+    }
+}
+
+/// Starts one named thread. Linux shows 15 bytes of the name.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panicking_job_answers_and_its_thread_goes_on() {
+        let pool = Pool::start("test", 1, 4).expect("threads");
+        smol::block_on(async {
+            let broken = pool.run(|| if true { panic!("on purpose") } else { 1 }).await;
+            assert_eq!(broken, Err(PoolError::Panicked));
+            assert_eq!(pool.run(|| 7).await, Ok(7));
+        });
+    }
+
+    #[test]
+    fn a_full_queue_is_said_at_once() {
+        let pool = Pool::start("test", 1, 1).expect("threads");
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        smol::block_on(async {
+            let mut first = Box::pin(pool.run(move || wait.recv().is_ok()));
+            assert!(smol::future::poll_once(&mut first).await.is_none());
+            let full = loop {
+                // The worker may or may not have taken the first job yet: fill what is left.
+                let mut next = Box::pin(pool.run(|| true));
+                if let Some(answer) = smol::future::poll_once(&mut next).await {
+                    break answer;
+                }
+            };
+            assert_eq!(full, Err(PoolError::Full));
+            go.send(()).expect("the job waits");
+            assert_eq!(first.await, Ok(true));
+        });
+    }
+}
