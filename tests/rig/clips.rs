@@ -122,17 +122,16 @@ impl Clip {
     pub fn file(&self) -> PathBuf {
         let dir = target_dir().join("test-clips");
         fs::create_dir_all(&dir).expect("the build directory can be written");
-        let mut recipe = DefaultHasher::new();
-        format!("{self:?}").hash(&mut recipe);
-        let file = dir.join(format!("{}-{:016x}.{}", self.name, recipe.finish(), self.extension));
-        if let Source::Looped { clip, .. } = self.source {
-            clip.file(); // before the lock, which this would wait for
-        }
+        // Before the lock, because the recipe of a looped clip makes the other clip.
+        let mut recipe = self.recipe();
+        let mut hasher = DefaultHasher::new();
+        format!("{recipe:?}").hash(&mut hasher);
+        let file = dir.join(format!("{}-{:016x}.{}", self.name, hasher.finish(), self.extension));
         let lock = File::create(dir.join("lock")).expect("the build directory can be written");
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("a lock on a plain file");
         if !file.exists() {
             let part = file.with_extension(format!("part.{}", self.extension));
-            run_silently(self.recipe().arg(&part));
+            run_silently(recipe.arg(&part));
             fs::rename(&part, &file).expect("same directory");
         }
         file
