@@ -57,12 +57,14 @@ const DOORS: [(&str, &[&str]); 20] = [
     ("tiny_http", &["api/serve.rs"]),
 ];
 
-/// PURE-CORE: none of these in a core.
-const IMPURE: [&str; 12] = [
+/// PURE-CORE: none of these in a core. Addresses are values, sockets are not.
+const IMPURE: [&str; 14] = [
     "async ",
     ".await",
     "std::fs",
-    "std::net",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
     "std::thread",
     "std::env",
     "Instant::now",
@@ -202,10 +204,10 @@ fn modules_use_only_what_they_are_allowed_to() {
                 rest.chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect();
             let is_own = used.split("::").next() == Some(module);
             let is_allowed = |edge: &&str| {
-                used.strip_prefix(**edge)
+                used.strip_prefix(*edge)
                     .is_some_and(|more| more.is_empty() || more.starts_with("::"))
             };
-            if !is_own && !allowed.iter().any(|edge| is_allowed(&edge)) {
+            if !is_own && !allowed.iter().any(is_allowed) {
                 findings.push(format!("{path}: {used}"));
             }
         }
@@ -377,5 +379,5 @@ fn the_top_level_holds_what_it_may() {
 #[test]
 fn the_change_log_has_this_version() {
     let log = read("CHANGELOG.md");
-    assert!(log.contains(&format!("## {}", lightnvr::VERSION)), "## {}", lightnvr::VERSION);
+    assert!(log.contains(concat!("## ", env!("CARGO_PKG_VERSION"))), "CHANGELOG.md");
 }
