@@ -5,3 +5,4 @@ pub mod log;
 pub mod pool;
 pub mod signal;
 pub mod stats;
+pub mod wait;
