@@ -1,5 +1,8 @@
 //! Ingest: what delivers packets. RTSP cameras and the test pattern, each a pure core under a thin shell.
 
+pub mod pattern_core;
+pub mod testpattern;
+
 use std::sync::Arc;
 use std::time::Duration;
 

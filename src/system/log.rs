@@ -2,8 +2,8 @@
 //!
 //! simplelog formats a line where it is logged, so that its time is true; a bounded queue takes it to the
 //! thread `log`, because standard error (a serial console, a stalled journal) may block for seconds and the
-//! executor may not. When the queue is full, lines are left out and counted, and the next line that finds
-//! room is preceded by `N log lines lost`.
+//! executor may not. When the queue is full, lines are left out and counted, and `N log lines lost` stands in
+//! their place.
 //! What cameras and clients send ends up in messages: control characters are escaped, so that nobody out
 //! there writes terminal escapes or lines that look like ours.
 
@@ -145,10 +145,9 @@ impl Queue {
             return;
         }
         if state.lost > 0 {
-            let mut told = lost_notice(state.lost).into_bytes();
+            let mut told = lost_notice(std::mem::take(&mut state.lost)).into_bytes();
             told.append(&mut line);
             line = told;
-            state.lost = 0;
         }
         state.lines.push_back(line);
         drop(state);
@@ -164,6 +163,11 @@ impl Queue {
                 state.is_writing = true;
                 return line;
             }
+            if state.lost > 0 {
+                // Caught up, and no later line has told it.
+                state.is_writing = true;
+                return lost_notice(std::mem::take(&mut state.lost)).into_bytes();
+            }
             self.changed.notify_all();
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -172,7 +176,7 @@ impl Queue {
     fn wait_until_written(&self, wait_max: Duration) {
         let deadline = Instant::now() + wait_max;
         let mut state = self.lock();
-        while state.is_writing || !state.lines.is_empty() {
+        while state.is_writing || !state.lines.is_empty() || state.lost > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -328,6 +332,27 @@ mod tests {
         assert!(notice.ends_with("[WARN ] lightnvr::system::log: 3 log lines lost"), "{notice}");
         assert!(line.ends_with(": after\n"), "{line}");
         assert_eq!(queue.lock().lost, 0);
+    }
+
+    #[test]
+    fn lost_lines_are_told_also_when_no_line_follows() {
+        let queue = Queue::default();
+        for _ in 0..LOG_LINES_MAX + 2 {
+            queue.push(b"line\n".to_vec());
+        }
+        for _ in 0..LOG_LINES_MAX {
+            assert_eq!(next_text(&queue), "line\n");
+        }
+        assert!(next_text(&queue).ends_with(": 2 log lines lost\n"));
+        assert!(queue.lock().is_writing && queue.lock().lost == 0);
+    }
+
+    #[test]
+    fn a_program_has_one_log() {
+        init(LevelFilter::Off).expect("the first");
+        assert!(init(LevelFilter::Trace).is_err());
+        assert_eq!(log::max_level(), LevelFilter::Off);
+        flush();
     }
 
     /// Says when a write began, and waits until it may go on.
