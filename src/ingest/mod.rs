@@ -22,7 +22,10 @@ pub struct Unit {
 pub enum SourceEvent {
     /// The session stands and the tracks are known; comes once, before the first unit. The video format is
     /// `None` while the parameter sets are not known yet (they may come in band).
-    Started { video: Option<Arc<VideoFormat>>, audio: Option<Arc<AudioFormat>> },
+    Started {
+        video: Option<Arc<VideoFormat>>,
+        audio: Option<Arc<AudioFormat>>,
+    },
     /// The audio format became known, or changed, after `Started`.
     AudioChanged(Arc<AudioFormat>),
     Unit(Unit),
@@ -50,7 +53,9 @@ impl std::fmt::Display for IngestError {
         match self {
             Self::Unauthorized => write!(f, "camera refused the user name or password"),
             Self::Refused { what } | Self::Connection { what } => write!(f, "{what}"),
-            Self::Silent { timeout } => write!(f, "no data from camera for {} s", timeout.as_secs()),
+            Self::Silent { timeout } => {
+                write!(f, "no data from camera for {} s", timeout.as_secs())
+            }
             Self::Protocol { what, at } => write!(f, "{what}, at byte {at}"),
         }
     }
