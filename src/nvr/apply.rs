@@ -13,7 +13,7 @@ use super::state::Nvr;
 use crate::config::FieldError;
 use crate::config::settings::{Settings, SettingsPatch};
 use crate::config::stream::{StreamConfig, StreamPatch};
-use crate::http::gate::Listener;
+use crate::http::listener::Listener;
 use crate::record::{RecordError, disk};
 use crate::store::Change;
 use crate::system::pool::PoolError;
@@ -181,7 +181,7 @@ impl Applier {
         let mut listener = None;
         if settings.web_port != was.web_port && self.listeners.is_some() {
             let address = (std::net::Ipv4Addr::UNSPECIFIED, settings.web_port).into();
-            let bound = crate::http::gate::listen(address);
+            let bound = crate::http::listener::listen(address);
             listener = Some(bound.map_err(|error| {
                 let port = settings.web_port;
                 bad_field(

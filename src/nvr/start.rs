@@ -26,7 +26,8 @@ use crate::api::serve;
 use crate::args::RunArgs;
 use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::auth::{self, Auth};
-use crate::http::gate::{self, Gate, GateConfig};
+use crate::http::gate::{Gate, GateConfig};
+use crate::http::listener;
 use crate::record::disk::Disks;
 use crate::record::open::OpenRecordings;
 use crate::record::{check as record_check, recovery};
@@ -172,9 +173,9 @@ async fn serve_all(
 ) -> Result<(), String> {
     let web_port = loaded.settings.web_port;
     let address = args.listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, web_port).into());
-    let listener =
-        gate::listen(address).map_err(|error| format!("listen on {address}: {error}"))?;
-    let bound = listener.local_addr();
+    let listening =
+        listener::listen(address).map_err(|error| format!("listen on {address}: {error}"))?;
+    let bound = listening.local_addr();
     let executor = Rc::clone(&parts.executor);
     let (commands, command_receiver) = command_queue();
     let ctx = crate::api::Ctx {
@@ -193,7 +194,7 @@ async fn serve_all(
         rustix::system::uname().nodename().to_string_lossy().into_owned(),
     ));
     let (listeners, listener_receiver) = bounded(1);
-    listeners.send(listener).await.map_err(|error| error.to_string())?;
+    listeners.send(listening).await.map_err(|error| error.to_string())?;
     let nvr = Nvr::new(parts, loaded.settings, loaded.next_stream_id);
     for config in loaded.streams {
         nvr.add_stream(config);
