@@ -48,8 +48,13 @@ const PASSWORD_VARIABLE: &str = "LIGHTNVR_ADMIN_PASSWORD";
 /// A path of a Unix socket has 108 bytes (unix(7)).
 const SOCKET_PATH_MAX: usize = 100;
 
-/// Runs the recorder until SIGTERM or SIGINT.
+/// Threads of smol's pool for blocking calls, which reads downloads and asks for names. Its default is 500.
+const BLOCKING_THREADS_MAX: &str = "2";
+
+/// Runs the recorder until SIGTERM or SIGINT. Called first thing in `main`: it sets a variable of the process.
 pub fn run(args: RunArgs) -> ExitCode {
+    // SAFETY: no other thread runs yet, so nobody reads the environment meanwhile.
+    unsafe { std::env::set_var("BLOCKING_MAX_THREADS", BLOCKING_THREADS_MAX) };
     match try_run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
