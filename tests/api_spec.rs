@@ -154,7 +154,7 @@ fn a_running_recording_is_listed_and_can_not_be_deleted() {
 #[test]
 fn a_long_list_comes_in_pieces_that_make_one_document() {
     let rig = Rig::new();
-    (1..=600).for_each(|id| rig.rows.insert(row(id, id)));
+    rig.rows.insert_all((1..=600).map(|id| row(id, id)));
     let first = rig.ask("GET", "/api/v1/recordings", "");
     assert_eq!(first.body.matches("\"id\":").count(), 256);
     assert_eq!(first.header("lightnvr-next"), Some("/api/v1/recordings?continue=256"));

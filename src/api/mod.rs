@@ -20,7 +20,6 @@ pub mod serve;
 pub mod settings;
 pub mod streams;
 pub mod system;
-pub mod time;
 pub mod wire;
 
 use std::fmt;

@@ -6,9 +6,9 @@ use std::ops::RangeInclusive;
 
 use super::error::{ApiError, echo};
 use super::route::parse_id;
-use super::time;
 use super::wire::decode_percent;
 use crate::config::range_rule;
+use crate::system::clock;
 
 /// `limit`: a list without one has no end of its own.
 pub const LIMIT_RANGE: RangeInclusive<u64> = 1..=1_000_000;
@@ -65,7 +65,7 @@ fn set(
     let id = || parse_id(value).ok_or_else(|| bad(&range_rule(&(0..=u64::MAX))));
     let at = || {
         let rule = "must be an RFC 3339 time such as 2025-03-09T10:00:00Z (a + in it as %2B)";
-        time::parse_rfc3339_ms(value).ok_or_else(|| bad(rule))
+        clock::parse_rfc3339_ms(value).ok_or_else(|| bad(rule))
     };
     match name {
         "stream_id" => {
@@ -107,8 +107,8 @@ impl RecordingsQuery {
             }
         };
         put("stream_id", self.stream_id.map(|n| n.to_string()));
-        put("start", self.start_ms.map(time::format_rfc3339_ms));
-        put("end", self.end_ms.map(time::format_rfc3339_ms));
+        put("start", self.start_ms.map(clock::iso_milliseconds));
+        put("end", self.end_ms.map(clock::iso_milliseconds));
         put("before", self.before.map(|n| n.to_string()));
         put("after", self.after.map(|n| n.to_string()));
         put("limit", remaining.map(|n| n.to_string()));

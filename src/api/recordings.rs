@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use miniserde::{Serialize, json};
 
 use super::error::ApiError;
-use super::time::{format_for_file_name, format_rfc3339, seconds_floor};
 use super::{Ctx, FileReply, Reply, success};
 use crate::nvr::command::Command;
 use crate::nvr::snapshot::RunningRecording;
 use crate::store::row::RecordingRow;
+use crate::system::clock;
 
 const NOT_FOUND: ApiError = ApiError::NotFound("Recording not found");
 
@@ -29,14 +29,14 @@ struct RecordingOut<'a> {
 
 /// The JSON of one recording. `duration` is the difference of the shown times, so that they add up.
 pub(super) fn to_json(row: &RecordingRow) -> String {
-    let start_s = seconds_floor(row.start_ms);
-    let end_s = seconds_floor(row.end_ms).max(start_s);
+    let start_s = row.start_ms.div_euclid(1000);
+    let end_s = row.end_ms.div_euclid(1000).max(start_s);
     let mut out = json::to_string(&RecordingOut {
         id: row.id,
         stream_id: row.stream_id,
         stream_name: &row.stream_name,
-        start_time: format_rfc3339(start_s),
-        end_time: format_rfc3339(end_s),
+        start_time: clock::iso_seconds(start_s * 1000),
+        end_time: clock::iso_seconds(end_s * 1000),
         duration: end_s - start_s,
         size: row.size,
         format: "mp4",
@@ -90,11 +90,11 @@ pub fn delete(ctx: &Ctx, id: u64) -> Result<Reply, ApiError> {
 pub fn download(ctx: &Ctx, id: u64) -> Result<Reply, ApiError> {
     let row = find(ctx, id)?;
     let name =
-        format!("{} {}.mp4", row.stream_name, format_for_file_name(seconds_floor(row.start_ms)));
+        format!("{} {}.mp4", row.stream_name, clock::file_name_time(row.start_ms));
     Ok(Reply::File(FileReply {
         etag: etag(&row),
         size: row.size,
-        modified_s: seconds_floor(row.end_ms),
+        modified_s: row.end_ms.div_euclid(1000),
         content_type: "video/mp4",
         disposition: disposition(&name),
         path: row.path,
@@ -196,7 +196,7 @@ mod tests {
             let text = to_json(&row);
             let shown = |name: &str| {
                 let at = text.find(name).expect("the field") + name.len();
-                super::super::time::parse_rfc3339_ms(&text[at..at + 20]).expect("a time") / 1000
+                crate::system::clock::parse_rfc3339_ms(&text[at..at + 20]).expect("a time") / 1000
             };
             let duration = shown("end_time\":\"") - shown("start_time\":\"");
             prop_assert!(duration >= 0);

@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod command;
+pub mod gauges;
 pub mod snapshot;
 pub mod start;
 pub mod state;

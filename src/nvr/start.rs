@@ -20,6 +20,7 @@ use smol::future::FutureExt;
 
 use super::apply::Applier;
 use super::command::command_queue;
+use super::gauges::Gauges;
 use super::snapshot::{Snapshot, SnapshotCell};
 use super::state::{Nvr, Parts};
 use crate::api::serve;
@@ -33,7 +34,7 @@ use crate::record::open::OpenRecordings;
 use crate::record::{check as record_check, recovery};
 use crate::store::{Change, Loaded, Store};
 use crate::system::pool::Pool;
-use crate::system::{log as log_thread, signal, stats, wait};
+use crate::system::{log as log_thread, signal, wait};
 
 /// SIGTERM to exit takes 3 s at most; what is not done by then is left for recovery.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(2700);
@@ -183,12 +184,14 @@ async fn serve_all(
     let bound = listening.local_addr();
     let executor = Rc::clone(&parts.executor);
     let (commands, command_receiver) = command_queue();
+    let gauges = Arc::new(Gauges::new(Path::new(&loaded.settings.storage_path)));
+    let measured = Arc::clone(&gauges);
     let ctx = crate::api::Ctx {
         snapshot: parts.cell.clone(),
         commands,
         store: parts.recordings.store.reader(),
         started: parts.started,
-        machine: Arc::new(stats::Machine::new()),
+        machine: Arc::new(move || measured.stats()),
     };
     let socket = socket_path(&data_dir);
     let server = serve::start(&socket, Arc::new(ctx)).map_err(|error| format!("API: {error}"))?;
@@ -214,6 +217,7 @@ async fn serve_all(
         executor.spawn(applier.run(command_receiver)),
         executor.spawn(Rc::clone(&nvr).keep_published()),
         executor.spawn(Rc::clone(&nvr).keep_synced()),
+        executor.spawn(gauges.keep_measured(Rc::clone(&nvr))),
     ];
     let gate_executor = Rc::clone(&executor);
     tasks.push(executor.spawn(async move { gate.serve(&gate_executor, listener_receiver).await }));

@@ -47,6 +47,17 @@ pub fn file_stem(ms: i64) -> String {
     format!("{year:04}{month:02}{day:02}_{hour:02}{minute:02}{second:02}")
 }
 
+/// `2025-03-09T10:00:00.250Z`, for what must come back to the millisecond.
+pub fn iso_milliseconds(ms: i64) -> String {
+    let seconds = iso_seconds(ms);
+    format!("{}.{:03}Z", seconds.trim_end_matches('Z'), ms.rem_euclid(1000))
+}
+
+/// `2025-03-09 10-00-00` in UTC: a time in the characters that every file system takes.
+pub fn file_name_time(ms: i64) -> String {
+    iso_seconds(ms).trim_end_matches('Z').replace('T', " ").replace(':', "-")
+}
+
 /// Reads an RFC 3339 section 5.6 date-time as Unix milliseconds, rounded down. `T` and `Z` may be small,
 /// the zone must be there, a leap second (`:60`) counts as second 59 as in Unix time. At most 9 digits of
 /// fraction, which is more than any clock here has.

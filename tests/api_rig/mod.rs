@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -16,27 +16,39 @@ use lightnvr::config::settings::Settings;
 use lightnvr::config::stream::StreamConfig;
 use lightnvr::nvr::command::{Command, CommandError, command_queue};
 use lightnvr::nvr::snapshot::{RunningRecording, Snapshot, SnapshotCell, StreamStatus, StreamView};
-use lightnvr::store::StoreReader;
+use lightnvr::store::{Change, Store, StoreReader};
 use lightnvr::store::row::RecordingRow;
 use lightnvr::system::pool;
 
 pub const PASSWORD: &str = "correct horse";
 
-/// Rows in memory behind the reading side of the store. The only part that knows how to make one.
-#[derive(Clone, Default)]
-pub struct Rows(StoreReader);
+/// The recordings' rows in a store on disk.
+#[derive(Clone)]
+pub struct Rows(Store);
 
 impl Rows {
+    fn open(dir: &Path) -> Self {
+        std::fs::create_dir_all(dir).expect("a directory");
+        Self(Store::open(dir).expect("a store"))
+    }
+
     pub fn insert(&self, row: RecordingRow) {
-        self.0.rows.lock().expect("no panic").insert(row.id, row);
+        self.0.commit(&[Change::PutRecording(row)]).expect("a commit");
+    }
+
+    pub fn insert_all(&self, rows: impl Iterator<Item = RecordingRow>) {
+        let changes: Vec<Change> = rows.map(Change::PutRecording).collect();
+        self.0.commit(&changes).expect("a commit");
     }
 
     pub fn remove(&self, id: u64) -> bool {
-        self.0.rows.lock().expect("no panic").remove(&id).is_some()
+        let was = self.0.reader().recording(id).expect("an answer").is_some();
+        self.0.commit(&[Change::RemoveRecording(id)]).expect("a commit");
+        was
     }
 
     pub fn reader(&self) -> StoreReader {
-        self.0.clone()
+        self.0.reader()
     }
 }
 
@@ -125,7 +137,7 @@ impl Rig {
             ailments: vec![],
             at_ms: 0,
         });
-        let rows = Rows::default();
+        let rows = Rows::open(&dir.join("store"));
         let (commands, inbox) = command_queue();
         let mut state = State {
             cell: snapshot.clone(),
