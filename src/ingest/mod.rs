@@ -1,5 +1,12 @@
 //! Ingest: what delivers packets. RTSP cameras and the test pattern, each a pure core under a thin shell.
 
+pub mod auth;
+pub mod rtp;
+pub mod rtsp_message;
+pub mod sdp;
+pub mod timeline;
+pub mod url;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +29,10 @@ pub struct Unit {
 pub enum SourceEvent {
     /// The session stands and the tracks are known; comes once, before the first unit. The video format is
     /// `None` while the parameter sets are not known yet (they may come in band).
-    Started { video: Option<Arc<VideoFormat>>, audio: Option<Arc<AudioFormat>> },
+    Started {
+        video: Option<Arc<VideoFormat>>,
+        audio: Option<Arc<AudioFormat>>,
+    },
     /// The audio format became known, or changed, after `Started`.
     AudioChanged(Arc<AudioFormat>),
     Unit(Unit),
@@ -50,7 +60,9 @@ impl std::fmt::Display for IngestError {
         match self {
             Self::Unauthorized => write!(f, "camera refused the user name or password"),
             Self::Refused { what } | Self::Connection { what } => write!(f, "{what}"),
-            Self::Silent { timeout } => write!(f, "no data from camera for {} s", timeout.as_secs()),
+            Self::Silent { timeout } => {
+                write!(f, "no data from camera for {} s", timeout.as_secs())
+            }
             Self::Protocol { what, at } => write!(f, "{what}, at byte {at}"),
         }
     }
