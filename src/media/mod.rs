@@ -2,5 +2,12 @@
 //!
 //! Keeps PURE-CORE: bytes in, values out; no sockets, files, clock, threads or `async`.
 
+pub mod aac;
+pub mod bits;
 pub mod format;
+pub mod h264;
+pub mod h265;
+mod h265_sps;
+pub mod nal;
 pub mod packet;
+pub mod reorder;
