@@ -4,6 +4,10 @@
 //! cameras send SDP without `o=`, with broken `t=` and `c=`, with junk behind it (quirks 17, 18).
 //! Not in here: which media is taken (`session_core.rs`).
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
 use super::url::URL_BYTES_MAX;
 
 /// Most media of one SDP; what follows is left out.
@@ -166,6 +170,19 @@ fn format_of<'a, 'b>(media: &'a mut Media, value: &'b str) -> Option<(&'a mut Fo
     let is_only = media.formats.len() == 1;
     let format = media.formats.iter_mut().find(|f| f.payload_type == payload_type || is_only)?;
     Some((format, rest.trim()))
+}
+
+/// Cameras leave the padding out, or give too much of it.
+const TOLERANT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// A parameter set of an `a=fmtp`; empty if it is no base64.
+pub fn decode_base64(text: &str) -> Vec<u8> {
+    TOLERANT.decode(text.trim()).unwrap_or_default()
 }
 
 /// The URL of a control attribute (quirk 16): absolute ones as they are, `*` and none are the base,
