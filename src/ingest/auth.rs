@@ -80,6 +80,11 @@ impl Auth {
         true
     }
 
+    /// Whether a challenge was just received, and nothing that was signed by it refused yet.
+    pub fn is_fresh(&self) -> bool {
+        self.challenge.is_some() && self.refused == 0
+    }
+
     /// A request was answered with anything but 401.
     pub fn accepted(&mut self) {
         self.refused = 0;

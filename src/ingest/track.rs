@@ -89,6 +89,8 @@ pub struct VideoTrack {
     dts: Option<DtsMaker>,
     /// Frames left out because no parameter sets came yet.
     pub waiting: u64,
+    /// Units given out.
+    pub emitted: u64,
 }
 
 impl VideoTrack {
@@ -100,7 +102,7 @@ impl VideoTrack {
             "JPEG" => VideoPayload::Mjpeg(Box::new(Mjpeg::new(media.size))),
             _ => return None,
         };
-        Some(Self { stream: Stream::new(format), payload, dts: None, waiting: 0 })
+        Some(Self { stream: Stream::new(format), payload, dts: None, waiting: 0, emitted: 0 })
     }
 
     /// The format as far as it is known.
@@ -132,8 +134,7 @@ impl VideoTrack {
         out: &mut dyn FnMut(SourceEvent),
     ) {
         let is_gap = self.stream.is_gap(packet) | is_broken;
-        let Self { stream, payload, dts, waiting } = self;
-        let mut emit = |unit| emit_video(stream, dts, waiting, origin, unit, out);
+        let (payload, mut emit) = self.split(origin, out);
         match payload {
             VideoPayload::H264(units) => in_h264::push(units, packet, is_gap, now, &mut emit),
             VideoPayload::H265(units) => in_h265::push(units, packet, is_gap, now, &mut emit),
@@ -143,39 +144,41 @@ impl VideoTrack {
 
     /// The camera ended the stream: what is whole is handed out.
     pub fn finish(&mut self, origin: &mut Origin, out: &mut dyn FnMut(SourceEvent)) {
-        let Self { stream, payload, dts, waiting } = self;
-        let mut emit = |unit| emit_video(stream, dts, waiting, origin, unit, out);
+        let (payload, mut emit) = self.split(origin, out);
         match payload {
             VideoPayload::H264(units) => units.finish(&mut emit),
             VideoPayload::H265(units) => units.finish(&mut emit),
             VideoPayload::Mjpeg(_) => {}
         }
     }
-}
 
-fn emit_video(
-    stream: &mut Stream,
-    dts: &mut Option<DtsMaker>,
-    waiting: &mut u64,
-    origin: &mut Origin,
-    unit: AccessUnit,
-    out: &mut dyn FnMut(SourceEvent),
-) {
-    let (ticks, is_new_timeline) = stream.place(unit.timestamp, unit.arrived, origin);
-    let Some(format) = unit.format else {
-        *waiting += 1;
-        return;
-    };
-    let pts = rescale(ticks, stream.clock_rate, VIDEO_TIMESCALE);
-    let stamp = dts.get_or_insert_with(|| dts_maker(&format)).push(pts);
-    out(SourceEvent::Unit(Unit {
-        track: Track::Video(format),
-        pts: stamp.pts,
-        dts: stamp.dts,
-        is_key: unit.is_key,
-        is_damaged: unit.is_damaged | is_new_timeline,
-        data: unit.data,
-    }));
+    /// The depacketizer, and what becomes of its access units.
+    fn split<'a>(
+        &'a mut self,
+        origin: &'a mut Origin,
+        out: &'a mut dyn FnMut(SourceEvent),
+    ) -> (&'a mut VideoPayload, impl FnMut(AccessUnit) + 'a) {
+        let Self { stream, payload, dts, waiting, emitted } = self;
+        let emit = move |unit: AccessUnit| {
+            let (ticks, is_new_timeline) = stream.place(unit.timestamp, unit.arrived, origin);
+            let Some(format) = unit.format else {
+                *waiting += 1;
+                return;
+            };
+            *emitted += 1;
+            let pts = rescale(ticks, stream.clock_rate, VIDEO_TIMESCALE);
+            let stamp = dts.get_or_insert_with(|| dts_maker(&format)).push(pts);
+            out(SourceEvent::Unit(Unit {
+                track: Track::Video(format),
+                pts: stamp.pts,
+                dts: stamp.dts,
+                is_key: unit.is_key,
+                is_damaged: unit.is_damaged | is_new_timeline,
+                data: unit.data,
+            }));
+        };
+        (payload, emit)
+    }
 }
 
 fn dts_maker(format: &VideoFormat) -> DtsMaker {
