@@ -1,5 +1,23 @@
 //! Ingest: what delivers packets. RTSP cameras and the test pattern, each a pure core under a thin shell.
 
+pub mod access_unit;
+pub mod auth;
+pub mod depacketize_aac;
+pub mod depacketize_g711;
+pub mod depacketize_h264;
+pub mod depacketize_h265;
+pub mod depacketize_mjpeg;
+pub mod depacketize_opus;
+pub mod jpeg_header;
+pub mod rtp;
+pub mod rtsp;
+pub mod rtsp_message;
+pub mod sdp;
+pub mod session_core;
+pub mod session_setup;
+pub mod timeline;
+pub mod track;
+pub mod url;
 pub mod pattern_core;
 pub mod testpattern;
 
