@@ -1,5 +1,26 @@
 //! Ingest: what delivers packets. RTSP cameras and the test pattern, each a pure core under a thin shell.
 
+pub mod access_unit;
+pub mod auth;
+pub mod depacketize_aac;
+pub mod depacketize_g711;
+pub mod depacketize_h264;
+pub mod depacketize_h265;
+pub mod depacketize_mjpeg;
+pub mod depacketize_opus;
+pub mod jpeg_header;
+pub mod rtp;
+pub mod rtsp;
+pub mod rtsp_message;
+pub mod sdp;
+pub mod session_core;
+pub mod session_setup;
+pub mod timeline;
+pub mod track;
+pub mod url;
+pub mod pattern_core;
+pub mod testpattern;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +43,10 @@ pub struct Unit {
 pub enum SourceEvent {
     /// The session stands and the tracks are known; comes once, before the first unit. The video format is
     /// `None` while the parameter sets are not known yet (they may come in band).
-    Started { video: Option<Arc<VideoFormat>>, audio: Option<Arc<AudioFormat>> },
+    Started {
+        video: Option<Arc<VideoFormat>>,
+        audio: Option<Arc<AudioFormat>>,
+    },
     /// The audio format became known, or changed, after `Started`.
     AudioChanged(Arc<AudioFormat>),
     Unit(Unit),
@@ -50,7 +74,9 @@ impl std::fmt::Display for IngestError {
         match self {
             Self::Unauthorized => write!(f, "camera refused the user name or password"),
             Self::Refused { what } | Self::Connection { what } => write!(f, "{what}"),
-            Self::Silent { timeout } => write!(f, "no data from camera for {} s", timeout.as_secs()),
+            Self::Silent { timeout } => {
+                write!(f, "no data from camera for {} s", timeout.as_secs())
+            }
             Self::Protocol { what, at } => write!(f, "{what}, at byte {at}"),
         }
     }

@@ -3,9 +3,9 @@
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::snapshot::StreamView;
+use crate::config::FieldError;
 use crate::config::settings::{Settings, SettingsPatch};
 use crate::config::stream::StreamPatch;
-use crate::config::FieldError;
 
 /// Commands that wait for the executor; a sender beyond that gets `Busy`.
 pub const COMMANDS_MAX: usize = 32;

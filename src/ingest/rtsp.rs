@@ -1,0 +1,269 @@
+//! RTSP over TCP: socket, timer and names around `session_core.rs`. No protocol decisions in here.
+//!
+//! All sessions run on the executor thread and share one read buffer: it is only borrowed between two
+//! awaits, and what stays unparsed (at most one item) is kept by its session. The sink never blocks.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use smol::future::{self, FutureExt};
+
+use super::auth::Auth;
+use super::rtsp_message::ITEM_BYTES_MAX;
+use super::session_core::{End, Memory, SessionCore};
+use super::url::RtspUrl;
+use super::{IngestError, SourceEvent};
+
+/// From the name to the open connection.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// For the answer to TEARDOWN: many cameras send none (quirk 8).
+pub const TEARDOWN_WAIT: Duration = Duration::from_millis(500);
+/// One read; with 16 cameras some 2 ms of work between two awaits at the very most.
+pub const READ_BYTES: usize = 256 << 10;
+/// Redirects followed in one run.
+pub const REDIRECTS_MAX: u32 = 3;
+/// Connections that hung up where another start gets further.
+const AGAIN_MAX: u32 = 2;
+/// Addresses of a name that are tried.
+const ADDRESSES_MAX: usize = 4;
+
+const _: () = assert!(READ_BYTES >= 2 * ITEM_BYTES_MAX, "an unparsed item leaves room to read");
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+type Sink<'a> = &'a mut dyn FnMut(SourceEvent);
+
+/// Runs one session from connecting to its end. Reconnecting is up to the caller, by what the error
+/// says; `Ok` comes only after `stop`, which lets the camera know. Dropping the future is fine, too;
+/// then the camera learns it from the closed connection.
+pub async fn run(
+    url: &str,
+    sink: Sink<'_>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), IngestError> {
+    let mut target = RtspUrl::parse(url).map_err(|what| IngestError::Refused { what })?;
+    let mut memory = new_memory(&target);
+    let mut stop = pin!(stop);
+    let (mut redirects, mut again) = (0, 0);
+    loop {
+        let Some(stream) = connect(&target, stop.as_mut()).await? else { return Ok(()) };
+        let core = SessionCore::new(target.clone(), memory, Instant::now());
+        let mut session = Session { stream, core, unparsed: Vec::new() };
+        let Err(end) = session.run(sink, stop.as_mut()).await else {
+            session.say_goodbye().await;
+            return Ok(());
+        };
+        log::debug!("RTSP session over, dropped: {:?}", session.core.counters);
+        match end {
+            End::Failed(error) => {
+                session.part();
+                return Err(error);
+            }
+            End::Redirect(url) => {
+                redirects += 1;
+                if redirects > REDIRECTS_MAX {
+                    let what = format!("camera redirects more than {REDIRECTS_MAX} times");
+                    return Err(IngestError::Refused { what });
+                }
+                memory = new_memory(&url);
+                target = url;
+            }
+            End::Again => {
+                again += 1;
+                if again > AGAIN_MAX {
+                    let what = "camera closed the connection again and again".to_owned();
+                    return Err(IngestError::Connection { what });
+                }
+                memory = session.core.into_memory();
+            }
+        }
+    }
+}
+
+fn new_memory(url: &RtspUrl) -> Memory {
+    // A client nonce that can be guessed is no worse than Digest without one.
+    let seed = getrandom::u64().unwrap_or(0);
+    Memory { auth: Auth::new(url.credentials.clone(), seed), skips_audio: false }
+}
+
+/// `None`: stopped before there was a connection.
+async fn connect(
+    url: &RtspUrl,
+    stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Option<Async<TcpStream>>, IngestError> {
+    let connected = async {
+        let mut last = io::Error::new(ErrorKind::NotFound, "no address");
+        for address in addresses(url).await?.into_iter().take(ADDRESSES_MAX) {
+            match Async::<TcpStream>::connect(address).await {
+                Ok(stream) => return Ok(Some(stream)),
+                Err(error) => last = error,
+            }
+        }
+        Err(connection_error("camera not reachable", &last))
+    };
+    let too_long = async {
+        Timer::after(CONNECT_WAIT).await;
+        let what = format!("camera not reachable: no answer for {} s", CONNECT_WAIT.as_secs());
+        Err(IngestError::Connection { what })
+    };
+    let stopped = async {
+        stop.await;
+        Ok(None)
+    };
+    let stream = stopped.or(connected.or(too_long)).await?;
+    if let Some(stream) = &stream {
+        // Requests are small and are waited for. An error is found out with the first of them.
+        let _ = stream.get_ref().set_nodelay(true);
+    }
+    Ok(stream)
+}
+
+/// Names go through the blocking pool, addresses do not.
+async fn addresses(url: &RtspUrl) -> Result<Vec<SocketAddr>, IngestError> {
+    if let Ok(address) = url.host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, url.port)]);
+    }
+    let found = smol::net::resolve((url.host.as_str(), url.port)).await;
+    found.map_err(|error| connection_error("camera name not found", &error))
+}
+
+fn connection_error(what: &str, error: &io::Error) -> IngestError {
+    IngestError::Connection { what: format!("{what}: {}", words(error)) }
+}
+
+/// Without the number of the operating system, which tells an owner nothing.
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "no route".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// What ended a wait.
+enum Wake {
+    Stop,
+    Ready,
+}
+
+/// One connection.
+struct Session {
+    stream: Async<TcpStream>,
+    core: SessionCore,
+    /// The begin of an item whose rest is still to come.
+    unparsed: Vec<u8>,
+}
+
+impl Session {
+    /// `Ok` after `stop`, else why the connection ended.
+    async fn run(
+        &mut self,
+        sink: Sink<'_>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), End> {
+        let mut armed_for = self.core.poll(Instant::now())?;
+        let mut timer = Timer::at(armed_for);
+        loop {
+            let now = Instant::now();
+            let wait_until = self.core.poll(now)?;
+            self.send()?;
+            // Every packet moves the deadline; a timer that rings early only means another look.
+            if wait_until < armed_for || now >= armed_for {
+                armed_for = wait_until;
+                timer.set_at(wait_until);
+            }
+            let wants_send = !self.core.output().is_empty();
+            let stream = &self.stream;
+            let wake = poll_fn(|cx| {
+                if stop.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Wake::Stop);
+                }
+                let is_ready = stream.poll_readable(cx).is_ready()
+                    || wants_send && stream.poll_writable(cx).is_ready()
+                    || Pin::new(&mut timer).poll(cx).is_ready();
+                if is_ready { Poll::Ready(Wake::Ready) } else { Poll::Pending }
+            });
+            if let Wake::Stop = wake.await {
+                return Ok(());
+            }
+            while self.receive(sink)? {
+                future::yield_now().await;
+            }
+        }
+    }
+
+    /// Sends TEARDOWN and waits a little for the answer, so that the camera frees its session.
+    async fn say_goodbye(&mut self) {
+        self.core.teardown(Instant::now());
+        let answered = async {
+            while !self.core.is_over() && self.send().is_ok() {
+                if !self.core.output().is_empty() {
+                    let _ = self.stream.writable().await;
+                } else if self.stream.readable().await.is_err()
+                    || self.receive(&mut |_| {}).is_err()
+                {
+                    break;
+                }
+            }
+        };
+        let too_long = async { _ = Timer::after(TEARDOWN_WAIT).await };
+        answered.or(too_long).await;
+    }
+
+    /// The same without waiting, where something went wrong.
+    fn part(&mut self) {
+        self.core.teardown(Instant::now());
+        let _ = self.send();
+    }
+
+    /// Sends as much as the socket takes.
+    fn send(&mut self) -> Result<(), End> {
+        let output = self.core.output();
+        if output.is_empty() {
+            return Ok(());
+        }
+        match self.stream.get_ref().write(output) {
+            Ok(sent) => drop(output.drain(..sent)),
+            Err(error) if is_temporary(&error) => {}
+            Err(error) => return Err(self.closed(&error)),
+        }
+        Ok(())
+    }
+
+    /// Reads and parses once. True: there may be more.
+    fn receive(&mut self, sink: Sink<'_>) -> Result<bool, End> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let kept = self.unparsed.len();
+            buffer[..kept].copy_from_slice(&self.unparsed);
+            let room = buffer.len() - kept;
+            let read = match self.stream.get_ref().read(&mut buffer[kept..]) {
+                Ok(0) => return Err(self.core.closed("camera closed the connection")),
+                Ok(read) => read,
+                Err(error) if is_temporary(&error) => return Ok(false),
+                Err(error) => return Err(self.closed(&error)),
+            };
+            let bytes = &buffer[..kept + read];
+            let used = self.core.receive(bytes, Instant::now(), sink)?;
+            self.unparsed.clear();
+            self.unparsed.extend_from_slice(&bytes[used..]);
+            Ok(read == room)
+        })
+    }
+
+    fn closed(&mut self, error: &io::Error) -> End {
+        self.core.closed(&format!("connection to the camera broke: {}", words(error)))
+    }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
