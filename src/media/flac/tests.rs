@@ -160,7 +160,7 @@ fn checksums_agree_with_the_published_check_values() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
     fn any_samples_are_lossless(
         blocks in prop::collection::vec(prop::collection::vec(any::<i16>(), 16..300), 1..8),
