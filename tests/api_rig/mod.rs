@@ -16,8 +16,8 @@ use lightnvr::config::settings::Settings;
 use lightnvr::config::stream::StreamConfig;
 use lightnvr::nvr::command::{Command, CommandError, command_queue};
 use lightnvr::nvr::snapshot::{RunningRecording, Snapshot, SnapshotCell, StreamStatus, StreamView};
-use lightnvr::store::{Change, Store, StoreReader};
 use lightnvr::store::row::RecordingRow;
+use lightnvr::store::{Change, Store, StoreReader};
 use lightnvr::system::pool;
 
 pub const PASSWORD: &str = "correct horse";
