@@ -15,6 +15,7 @@ pub mod rtsp_message;
 pub mod sdp;
 pub mod session_core;
 pub mod session_setup;
+pub mod session_tracks;
 pub mod timeline;
 pub mod track;
 pub mod url;
