@@ -67,6 +67,16 @@ pub struct AccessUnit {
     pub data: Vec<u8>,
 }
 
+/// A NAL unit whose fragments are coming in.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// Where its length stands.
+    at: usize,
+    /// What the picture was without it.
+    had_slice: bool,
+    was_key: bool,
+}
+
 /// Whether markers end pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Markers {
@@ -88,8 +98,8 @@ pub struct Assembler<C> {
     is_damaged: bool,
     /// A marker came behind a slice of this picture.
     has_marker: bool,
-    /// Where the length of the NAL unit stands that is still open.
-    open: Option<usize>,
+    /// The NAL unit that is still open.
+    open: Option<Open>,
     /// The picture grew too large; the rest of it is left out.
     is_overflowing: bool,
     markers: Markers,
@@ -175,7 +185,8 @@ impl<C: NalCodec> Assembler<C> {
     }
 
     fn push_nal(&mut self, nal: &[u8], class: NalClass, out: &mut impl FnMut(AccessUnit)) {
-        self.place(class, out);
+        self.end_before(class, out);
+        self.note(class);
         if self.has_room(4 + nal.len()) {
             nal::push_length_prefixed(&mut self.data, nal);
         }
@@ -193,9 +204,11 @@ impl<C: NalCodec> Assembler<C> {
         head[..header.len()].copy_from_slice(header);
         head[header.len()..len].copy_from_slice(&body[..from_body]);
         let class = self.codec.classify(&head[..len]);
-        self.place(class, out);
+        self.end_before(class, out);
+        let (had_slice, was_key) = (self.has_slice, self.is_key);
+        self.note(class);
         if self.has_room(4 + header.len() + body.len()) {
-            self.open = Some(self.data.len());
+            self.open = Some(Open { at: self.data.len(), had_slice, was_key });
             self.data.extend_from_slice(&[0; 4]);
             self.data.extend_from_slice(header);
             self.data.extend_from_slice(body);
@@ -218,7 +231,7 @@ impl<C: NalCodec> Assembler<C> {
 
     /// The last fragment is in, or what follows shows that it will not come.
     pub fn end_nal(&mut self) {
-        let Some(at) = self.open.take() else { return };
+        let Some(Open { at, .. }) = self.open.take() else { return };
         let body = at + 4;
         let length = (self.data.len() - body) as u32; // bounded by PACKET_BYTES_MAX
         self.data[at..body].copy_from_slice(&length.to_be_bytes());
@@ -272,7 +285,7 @@ impl<C: NalCodec> Assembler<C> {
     }
 
     /// Ends the picture in front of a NAL unit that cannot belong to it.
-    fn place(&mut self, class: NalClass, out: &mut impl FnMut(AccessUnit)) {
+    fn end_before(&mut self, class: NalClass, out: &mut impl FnMut(AccessUnit)) {
         match class {
             NalClass::Slice { begins_picture: false, .. } => {
                 let is_rest = !self.has_slice && self.emitted == self.timestamp;
@@ -289,7 +302,6 @@ impl<C: NalCodec> Assembler<C> {
             NalClass::Before { .. } => self.end_unit(out),
             _ => {}
         }
-        self.note(class);
     }
 
     fn note(&mut self, class: NalClass) {
@@ -324,8 +336,9 @@ impl<C: NalCodec> Assembler<C> {
     }
 
     fn abandon_nal(&mut self) {
-        if let Some(at) = self.open.take() {
-            self.data.truncate(at);
+        if let Some(open) = self.open.take() {
+            self.data.truncate(open.at);
+            (self.has_slice, self.is_key) = (open.had_slice, open.was_key);
         }
     }
 

@@ -16,6 +16,7 @@ pub mod rtsp_message;
 pub mod sdp;
 pub mod session_core;
 pub mod session_setup;
+pub mod session_tracks;
 pub mod testpattern;
 pub mod timeline;
 pub mod track;
