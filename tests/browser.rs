@@ -20,8 +20,7 @@ const SECONDS_MIN: f64 = 6.0;
 
 /// Opens the page as somebody does who types name and password.
 fn open_page(browser: &Browser, nvr: &Nvr) {
-    let password = PASSWORD.replace(' ', "%20");
-    browser.go(&format!("http://admin:{password}@{}/", nvr.addr));
+    browser.go(&format!("http://admin:{PASSWORD}@{}/", nvr.addr));
     // A page whose own URL holds a password may not fetch; the browser remembers the login.
     browser.go(&format!("http://{}/", nvr.addr));
 }

@@ -16,7 +16,7 @@ use super::process::Process;
 use super::{target_dir, wait};
 
 /// The password of every program that a test starts without saying otherwise.
-pub const PASSWORD: &str = "correct horse battery";
+pub const PASSWORD: &str = "correct-horse-battery";
 
 /// From start to the ready line, with argon2 and recovery on a loaded machine.
 pub const READY_WITHIN: Duration = Duration::from_secs(20);
