@@ -245,7 +245,7 @@ fn a_rest_layer_in_trouble_is_an_error_and_no_hang() {
         assert_eq!(ask(&rig, "GET /answer-and-close", "", "").text(), "ok");
         assert!(ask(&rig, "POST /x", "", "abc").text().ends_with("abc"));
     }
-    for path in ["/die", "/too-big"] {
+    for path in ["/die", "/too-big", "/panic"] {
         let answer = ask(&rig, &format!("GET {path}"), "", "");
         assert_eq!((answer.status, answer.text()), (500, "{\"error\":\"internal error\"}"));
     }

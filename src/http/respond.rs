@@ -37,6 +37,12 @@ impl Conn {
         if let Some(order) = reply.head.file.take_if(|_| reply.head.status == 200) {
             return self.send_file(request, &frame, reply.head.fields, &order).await;
         }
+        if reply.head.status >= 400 && reply.body.is_empty() && !request.is_head() {
+            // Not one of our handlers, whose errors say what was wrong, but its server: one panicked.
+            log::error!("request {id}: status {} without a text", reply.head.status);
+            let refusal = Refusal::new(reply.head.status, "internal error");
+            return self.refuse(request, &frame, &refusal).await;
+        }
         if reply.head.next.is_some() {
             return self.send_pages(request, frame, reply, &id).await;
         }

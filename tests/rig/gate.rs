@@ -150,6 +150,9 @@ fn answer_one(mut stream: &UnixStream, dir: &Path) -> bool {
             drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
             return false;
         }
+        "/panic" => {
+            return stream.write_all(b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n").is_ok();
+        }
         "/api/v1/pages" => page(query),
         "/api/v1/file" => (order(&file, query), Vec::new()),
         "/api/v1/fields" => (
