@@ -195,6 +195,21 @@ fn a_trickle_of_bytes_does_not_outlive_the_deadline_of_the_head() {
 }
 
 #[test]
+fn a_kept_connection_has_no_longer_for_its_next_head() {
+    let change = |config: &mut GateConfig| {
+        config.deadlines.head = Duration::from_millis(400);
+        config.deadlines.idle = 2 * attacks::GUARD;
+    };
+    attacked(change, |target, _| {
+        let mut stream = connect_from(2, target.addr);
+        stream.write_all(attacks::get("/healthz").as_bytes()).unwrap();
+        assert_eq!(attacks::read_answer(&mut stream).unwrap().status, 200);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost").unwrap();
+        assert_eq!(attacks::read_answer(&mut stream).unwrap().status, 408);
+    });
+}
+
+#[test]
 fn a_body_that_never_comes_ends_at_its_deadline() {
     let change = |config: &mut GateConfig| config.deadlines.body = Duration::from_millis(300);
     attacked(change, |target, _| {
