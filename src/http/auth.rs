@@ -163,6 +163,11 @@ impl Auth {
         outcome.map_err(busy)?.map_err(|NoMemory| AuthError::Busy)
     }
 
+    /// Notes a wrong password that came in a body.
+    pub fn note_wrong(&self, peer: IpAddr) {
+        let _ = self.count_wrong(PeerKey::new(peer));
+    }
+
     fn count_wrong(&self, peer: PeerKey) -> Verdict {
         match self.wrong.borrow_mut().take(peer, self.now_ms()) {
             Ok(()) => Verdict::Wrong,

@@ -46,7 +46,7 @@ impl From<io::Error> for Stop {
 pub(super) struct Conn {
     pub gate: Rc<Gate>,
     io: Async<TcpStream>,
-    peer: IpAddr,
+    pub(super) peer: IpAddr,
     pub slot: Slot,
     /// Read and not used yet: at most one head, and what came with it.
     buf: Vec<u8>,

@@ -122,7 +122,7 @@ impl Refusal {
 
 /// The gate. Lives on the executor.
 pub struct Gate {
-    config: GateConfig,
+    pub(super) config: GateConfig,
     pub(super) upstream: Upstream,
     pub(super) files: Rc<Quota>,
     table: RefCell<ConnTable<Task<()>>>,

@@ -34,6 +34,9 @@ impl Conn {
                 return self.refuse(request, &frame, &refusal).await;
             }
         };
+        if reply.head.is_wrong_password {
+            self.gate.config.auth.note_wrong(self.peer);
+        }
         if let Some(order) = reply.head.file.take_if(|_| reply.head.status == 200) {
             return self.send_file(request, &frame, reply.head.fields, &order).await;
         }

@@ -15,6 +15,7 @@ use async_io::Async;
 use smol::future::yield_now;
 use smol::lock::Semaphore;
 
+use crate::api::wire::{INTERNAL, REQUEST_ID};
 use crate::http::chunked_core::Decoder;
 use crate::http::head_core::Request;
 use crate::http::quota::{Held, Quota};
@@ -294,10 +295,10 @@ pub fn encode_request(request: &Request, body: &[u8], request_id: &str) -> Vec<u
 /// The request for the page at `target`, which a `lightnvr-next` named.
 pub fn encode_next(target: &str, request_id: &str) -> Vec<u8> {
     let mut out = encode_start("GET", target, request_id);
-    out.push_str("\r\n");
+    out.push_str(&format!("{INTERNAL}: 1\r\n\r\n"));
     out.into_bytes()
 }
 
 fn encode_start(method: &str, target: &str, request_id: &str) -> String {
-    format!("{method} {target} HTTP/1.1\r\nHost: gate\r\nX-Request-Id: {request_id}\r\n")
+    format!("{method} {target} HTTP/1.1\r\nHost: gate\r\n{REQUEST_ID}: {request_id}\r\n")
 }
