@@ -12,7 +12,7 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("buffer", &["media"]),
     ("build", &[]),
     ("config", &["media"]),
-    ("http", &["nvr::snapshot", "system"]),
+    ("http", &["api::wire", "nvr::snapshot", "system"]),
     ("ingest", &["config", "media", "system"]),
     ("lib", &[]),
     ("main", &[]),

@@ -89,8 +89,7 @@ pub fn delete(ctx: &Ctx, id: u64) -> Result<Reply, ApiError> {
 /// `GET /recordings/{id}/download`
 pub fn download(ctx: &Ctx, id: u64) -> Result<Reply, ApiError> {
     let row = find(ctx, id)?;
-    let name =
-        format!("{} {}.mp4", row.stream_name, clock::file_name_time(row.start_ms));
+    let name = format!("{} {}.mp4", row.stream_name, clock::file_name_time(row.start_ms));
     Ok(Reply::File(FileReply {
         etag: etag(&row),
         size: row.size,

@@ -1,8 +1,8 @@
 //! The password of `admin`: checked, cached, and guarded against guessing.
 //!
-//! In here: HTTP Basic (RFC 7617) against one argon2id hash (RFC 9106), the cache that makes the next
-//! request cheap, and the limit on wrong passwords. Not in here: where the hash is stored, and what
-//! is answered (`gate.rs`). Nothing in here is ever printed: no type but the verdicts has `Debug`.
+//! In here: HTTP Basic (RFC 7617), the cache that makes the next request cheap, and the limit on wrong
+//! passwords. Not in here: argon2 (`password.rs`), where the hash is stored, and what is answered
+//! (`gate.rs`). Nothing in here is ever printed: no type but the verdicts has `Debug`.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -10,23 +10,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher, PasswordVerifier, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use smol::lock::Semaphore;
 
+use crate::http::password::{NoMemory, equal_in_constant_time, fill_random, password_matches};
 use crate::http::quota::Quota;
 use crate::http::rate_core::{PeerKey, Rate, RateTable};
 use crate::system::pool::{Pool, PoolError};
 
+pub use crate::http::password::hash_password;
+
 /// The one user's name.
 pub const USER: &str = "admin";
-/// 7 MiB, 5 passes, 1 lane: the smallest of OWASP's equivalent settings, for boards of 512 MB.
-const MEMORY_KIB: u32 = 7 << 10;
-const PASSES: u32 = 5;
-const LANES: u32 = 1;
-const SALT_BYTES: usize = 16;
 /// Passwords being checked at once: 14 MiB, and a core is left for video.
 const RUNS_MAX: usize = 2;
 /// Requests that wait for their turn; more are told to come back.
@@ -162,7 +159,13 @@ impl Auth {
     }
 
     async fn run(&self, phc: Arc<str>, credentials: Vec<u8>) -> Result<bool, AuthError> {
-        self.pool.run(move || credentials_match(&phc, &credentials)).await.map_err(busy)
+        let outcome = self.pool.run(move || credentials_match(&phc, &credentials)).await;
+        outcome.map_err(busy)?.map_err(|NoMemory| AuthError::Busy)
+    }
+
+    /// Notes a wrong password that came in a body.
+    pub fn note_wrong(&self, peer: IpAddr) {
+        let _ = self.count_wrong(PeerKey::new(peer));
     }
 
     fn count_wrong(&self, peer: PeerKey) -> Verdict {
@@ -190,38 +193,12 @@ fn busy(_: PoolError) -> AuthError {
     AuthError::Busy
 }
 
-/// Hashes `password` here and now, some tens of milliseconds; for the first start, before there is an
-/// executor to keep waiting.
-pub fn hash_password(password: &str) -> String {
-    let mut salt = [0; SALT_BYTES];
-    fill_random(&mut salt);
-    let hash: PasswordHash = hasher().hash_password_with_salt(password.as_bytes(), &salt).expect(
-        "parameters are constants within argon2's ranges, and a header bounds the password",
-    );
-    hash.to_string()
-}
-
-fn hasher() -> Argon2<'static> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("constants within the ranges");
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-}
-
 /// `USER:PASSWORD` is right. A wrong name takes as long as a wrong password.
-fn credentials_match(phc: &str, credentials: &[u8]) -> bool {
+fn credentials_match(phc: &str, credentials: &[u8]) -> Result<bool, NoMemory> {
     let colon = credentials.iter().position(|b| *b == b':').unwrap_or(credentials.len());
     let (user, password) = credentials.split_at(colon);
-    let password = password.get(1..).unwrap_or_default();
-    let Ok(hash) = PasswordHash::new(phc) else {
-        log::error!("the stored password hash can't be read: no password passes");
-        return false;
-    };
-    let password_ok = hasher().verify_password(password, &hash).is_ok();
-    password_ok & equal_in_constant_time(user, USER.as_bytes())
-}
-
-fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    let differing = a.iter().zip(b).fold(0, |acc, (a, b)| std::hint::black_box(acc | (a ^ b)));
-    a.len() == b.len() && std::hint::black_box(differing) == 0
+    let password_ok = password_matches(phc, password.get(1..).unwrap_or_default())?;
+    Ok(password_ok & equal_in_constant_time(user, USER.as_bytes()))
 }
 
 enum Basic {
@@ -246,13 +223,10 @@ fn parse_basic(header: Option<&[u8]>) -> Basic {
     }
 }
 
-fn fill_random(bytes: &mut [u8]) {
-    getrandom::fill(bytes).expect("the kernel gives random bytes once it has booted");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::password::encode_hash;
 
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
@@ -263,11 +237,8 @@ mod tests {
 
     /// Cheap parameters: the string carries them, and what is tested here is not argon2.
     fn cheap_hash(password: &str) -> String {
-        let params = Params::new(8, 1, 1, None).unwrap();
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let hash: PasswordHash =
-            argon2.hash_password_with_salt(password.as_bytes(), &[7; SALT_BYTES]).unwrap();
-        hash.to_string()
+        let params = argon2::Params::new(8, 1, 1, Some(32)).unwrap();
+        encode_hash(password, &[7; 16], params).unwrap()
     }
 
     fn auth(password: &str) -> Auth {

@@ -4,12 +4,14 @@
 //! nothing is read, so a client that floods fills its own socket. Not in here: what a head or a
 //! chunk means (`head_core.rs`, `chunked_core.rs`), and replies (`respond.rs`).
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_io::Async;
+use rustix::net::sockopt;
 use smol::future::yield_now;
 
 use crate::http::access_core;
@@ -44,16 +46,37 @@ impl From<io::Error> for Stop {
 pub(super) struct Conn {
     pub gate: Rc<Gate>,
     io: Async<TcpStream>,
-    peer: IpAddr,
-    slot: Slot,
+    pub(super) peer: IpAddr,
+    pub slot: Slot,
     /// Read and not used yet: at most one head, and what came with it.
     buf: Vec<u8>,
     is_fresh: bool,
+    /// A write has begun and not ended well.
+    is_writing: Cell<bool>,
+}
+
+/// Without this the kernel keeps what a reader that stands still was to get (up to 256 KiB for 30 s)
+/// after we have closed: a connection that ends in mid-write is reset.
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if self.is_writing.get() {
+            let reset = sockopt::set_socket_linger(&self.io, Some(Duration::ZERO));
+            reset.unwrap_or_default(); // at worst it is as without
+        }
+    }
 }
 
 /// Serves a connection to its end.
 pub(super) async fn run(gate: Rc<Gate>, slot: Slot, io: Async<TcpStream>, peer: IpAddr) {
-    let mut conn = Conn { gate, io, peer, slot, buf: Vec::new(), is_fresh: true };
+    let mut conn = Conn {
+        gate,
+        io,
+        peer,
+        slot,
+        buf: Vec::new(),
+        is_fresh: true,
+        is_writing: Cell::new(false),
+    };
     loop {
         match conn.serve_one().await {
             Ok(()) => {}
@@ -211,10 +234,12 @@ impl Conn {
 
     /// Writes all of `bytes`, to a reader that moves.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.is_writing.set(true);
         let written = wire::write_all(&self.io, bytes, self.gate.deadlines().stall, None).await;
         if written.as_ref().is_err_and(|err| err.kind() == ErrorKind::TimedOut) {
             self.gate.count().closed_stalled.add();
         }
+        self.is_writing.set(written.is_err());
         written
     }
 

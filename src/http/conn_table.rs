@@ -21,6 +21,8 @@ enum State {
     Waiting { since_ms: u64 },
     /// We owe it an answer.
     Busy,
+    /// It takes its time over a reply that is held in memory for it.
+    Reading { since_ms: u64 },
 }
 
 #[derive(Debug)]
@@ -113,6 +115,24 @@ impl<T> ConnTable<T> {
         }
     }
 
+    /// The connection is being sent a reply that is held in memory.
+    pub fn mark_reading(&mut self, id: u64, now_ms: u64) {
+        if let Some(entry) = self.entry(id) {
+            entry.state = State::Reading { since_ms: now_ms };
+        }
+    }
+
+    /// Takes out who reads longest at a reply that is held in memory: what to close when there is no
+    /// room for a further one.
+    pub fn remove_slowest_reader(&mut self) -> Option<T> {
+        let readers = self.entries.iter().enumerate().filter_map(|(slot, e)| match e.state {
+            State::Reading { since_ms } => Some((since_ms, e.id, slot)),
+            State::Waiting { .. } | State::Busy => None,
+        });
+        let (_, _, slot) = readers.min()?;
+        self.entries.swap_remove(slot).owner
+    }
+
     /// Takes connection `id` out; the caller drops what it gets after letting go of the table.
     pub fn remove(&mut self, id: u64) -> Option<T> {
         let slot = self.entries.iter().position(|e| e.id == id)?;
@@ -144,7 +164,7 @@ impl<T> ConnTable<T> {
         waiting
             .filter_map(|(slot, e)| match e.state {
                 State::Waiting { since_ms } => Some((since_ms, e.id, slot)),
-                State::Busy => None,
+                State::Busy | State::Reading { .. } => None,
             })
             .min()
             .map(|(_, _, slot)| slot)
@@ -212,6 +232,19 @@ mod tests {
         table.mark_busy(6);
         assert!(matches!(table.admit(peer(5)), Admission::Refused));
         assert_eq!(table.remove_longest_waiting(3), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn the_slowest_reader_goes_when_replies_need_room() {
+        let mut table = ConnTable::new(CAPS);
+        let ids = [1, 2, 3].map(|n| open(&mut table, n, 7));
+        assert_eq!(table.remove_slowest_reader(), None);
+        table.mark_reading(ids[0], 9);
+        table.mark_reading(ids[1], 8);
+        table.mark_busy(ids[2]);
+        assert_eq!(table.remove_slowest_reader(), Some(ids[1]));
+        assert_eq!(table.remove_slowest_reader(), Some(ids[0]));
+        assert_eq!(table.remove_slowest_reader(), None);
     }
 
     proptest! {

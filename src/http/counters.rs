@@ -56,6 +56,8 @@ counters! {
     refused_busy,
     /// Connections closed because no head, or no whole one, came in time.
     closed_idle,
+    /// Connections closed because a further reply needed the memory that theirs held.
+    closed_for_memory,
     /// Connections closed because their reader stood still.
     closed_stalled,
     /// Requests with a head or body against the rules (400, 408, 413, 414, 417, 431, 505).

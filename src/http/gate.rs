@@ -122,7 +122,7 @@ impl Refusal {
 
 /// The gate. Lives on the executor.
 pub struct Gate {
-    config: GateConfig,
+    pub(super) config: GateConfig,
     pub(super) upstream: Upstream,
     pub(super) files: Rc<Quota>,
     table: RefCell<ConnTable<Task<()>>>,
@@ -347,6 +347,18 @@ impl Gate {
         format!("{:x}-{n:x}", self.id_prefix)
     }
 
+    /// Closes who reads longest at a reply in memory; false when nobody does.
+    pub(super) fn close_slowest_reader(&self) -> bool {
+        let slowest = self.table.borrow_mut().remove_slowest_reader();
+        let is_closed = slowest.is_some();
+        if is_closed {
+            self.counters.closed_for_memory.add();
+        }
+        drop(slowest);
+        self.show_open();
+        is_closed
+    }
+
     fn show_open(&self) {
         self.counters.open.set(self.table.borrow().len() as u64);
     }
@@ -379,6 +391,11 @@ impl Slot {
     /// We owe the client an answer.
     pub fn mark_busy(&self) {
         self.gate.table.borrow_mut().mark_busy(self.id);
+    }
+
+    /// The client is being sent what is held in memory for it.
+    pub fn mark_reading(&self) {
+        self.gate.table.borrow_mut().mark_reading(self.id, self.gate.now_ms());
     }
 
     /// The client owes us something.

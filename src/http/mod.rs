@@ -13,6 +13,7 @@ mod file;
 pub mod gate;
 pub mod head_core;
 pub mod listener;
+mod password;
 mod quota;
 pub mod range_core;
 pub mod rate_core;

@@ -8,6 +8,7 @@ use httparse::{EMPTY_HEADER, Status};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
 
+use crate::api::wire;
 use crate::http::range_core::FileMeta;
 
 /// Bytes of a reply's head from the REST layer.
@@ -44,6 +45,8 @@ pub struct ReplyHead {
     /// `lightnvr-next`: where the rest of the body is.
     pub next: Option<String>,
     pub file: Option<FileOrder>,
+    /// The body that was sent held a wrong password.
+    pub is_wrong_password: bool,
 }
 
 /// Parses a reply's head; `None` while it is not whole. The text of an error says what is wrong.
@@ -63,6 +66,7 @@ pub fn parse_reply(buf: &[u8]) -> Result<Option<(ReplyHead, usize)>, &'static st
         closes: parsed.version == Some(0),
         next: None,
         file: None,
+        is_wrong_password: false,
     };
     let mut order = OrderParts::default();
     for header in parsed.headers.iter() {
@@ -94,11 +98,14 @@ fn take_field(
         "connection" => head.closes |= value.to_ascii_lowercase().contains("close"),
         // Ours to write, or meant for this hop (RFC 9110 section 7.6.1).
         "date" | "server" | "keep-alive" | "te" | "trailer" | "upgrade" | "proxy-connection" => {}
-        "lightnvr-next" => head.next = Some(value.to_owned()),
-        "lightnvr-file" => order.path = Some(value.to_owned()),
-        "lightnvr-file-size" => order.size = value.parse().ok(),
-        "lightnvr-etag" => order.etag = Some(value.to_owned()),
-        "lightnvr-modified" => order.modified_unix_s = value.parse().ok(),
+        wire::NEXT => head.next = Some(value.to_owned()),
+        wire::FILE => {
+            order.path = Some(wire::decode_percent(value).ok_or("path of a file is not encoded")?);
+        }
+        wire::FILE_SIZE => order.size = value.parse().ok(),
+        wire::FILE_ETAG => order.etag = Some(value.to_owned()),
+        wire::FILE_MODIFIED => order.modified_unix_s = value.parse().ok(),
+        wire::WRONG_PASSWORD => head.is_wrong_password = true,
         other if other.starts_with("lightnvr-") => {}
         _ => head.fields.push((name.to_owned(), value.to_owned())),
     }
@@ -296,11 +303,11 @@ mod tests {
 
     #[test]
     fn an_order_for_a_file_is_whole_or_an_error() {
-        let order = "HTTP/1.1 200 OK\r\nlightnvr-file: /a/b.mp4\r\nlightnvr-file-size: 9\r\n\
+        let order = "HTTP/1.1 200 OK\r\nlightnvr-file: /a/b%20c.mp4\r\nlightnvr-file-size: 9\r\n\
                      lightnvr-etag: \"x\"\r\nlightnvr-modified: 5\r\n\r\n";
         let (head, _) = parse_reply(order.as_bytes()).unwrap().unwrap();
         let meta = FileMeta { size: 9, etag: "\"x\"".into(), modified_unix_s: 5 };
-        assert_eq!(head.file, Some(FileOrder { path: "/a/b.mp4".into(), meta }));
+        assert_eq!(head.file, Some(FileOrder { path: "/a/b c.mp4".into(), meta }));
         assert!(parse_reply(order.replace("/a/b", "b").as_bytes()).is_err());
         assert!(parse_reply(order.replace("file-size: 9", "x: 9").as_bytes()).is_err());
         assert!(parse_reply(b"HTTP/1.1 100 Continue\r\n\r\n").is_err());

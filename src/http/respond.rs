@@ -4,19 +4,17 @@
 //! (`reply_core.rs`), reading a file (`file.rs`). A page is in memory only until it is written, and no
 //! thread of the REST layer waits for a slow client.
 
-use crate::http::chunked_core::{self, LAST_CHUNK};
+use crate::http::chunked_core::{self, CHUNK_END, LAST_CHUNK};
 use crate::http::conn::{Conn, Stop};
 use crate::http::file::Transfer;
 use crate::http::gate::Refusal;
 use crate::http::head_core::Request;
 use crate::http::range_core::{self, Plan};
 use crate::http::reply_core::{self, FileOrder, Frame, Framing, Persist, ReplyBody};
-use crate::http::upstream::{self, Reply, UpstreamError};
+use crate::http::upstream::{self, Reply, SMALL_BYTES, UpstreamError, WireRequest};
 
 /// Pages of one reply: an end for a handler that goes round in circles.
 const PAGES_MAX: usize = 100_000;
-/// Up to here head and body are copied together and leave in one packet or two.
-const JOINED_BYTES_MAX: usize = 16 << 10;
 
 impl Conn {
     /// Asks the REST layer and answers the client.
@@ -28,24 +26,35 @@ impl Conn {
     ) -> Result<(), Stop> {
         let id = self.gate.next_request_id();
         frame.request_id = Some(id.clone());
-        let wire_request = upstream::encode_request(request, body, &id);
-        let mut reply = match self.gate.upstream.exchange(&request.method, &wire_request).await {
+        let bytes = upstream::encode_request(request, body, &id);
+        let mut reply = match self.exchange(&request.method, bytes).await {
             Ok(reply) => reply,
             Err(err) => {
                 let refusal = self.explain(&id, &request.method, request.path(), err);
                 return self.refuse(request, &frame, &refusal).await;
             }
         };
-        drop(wire_request);
+        if reply.head.is_wrong_password {
+            self.gate.config.auth.note_wrong(self.peer);
+        }
         if let Some(order) = reply.head.file.take_if(|_| reply.head.status == 200) {
-            return self
-                .send_file(request, &frame, std::mem::take(&mut reply.head.fields), &order)
-                .await;
+            return self.send_file(request, &frame, reply.head.fields, &order).await;
+        }
+        if reply.head.status >= 400 && reply.body.is_empty() && !request.is_head() {
+            // Not one of our handlers, whose errors say what was wrong, but its server: one panicked.
+            log::error!("request {id}: status {} without a text", reply.head.status);
+            let refusal = Refusal::new(reply.head.status, "internal error");
+            return self.refuse(request, &frame, &refusal).await;
         }
         if reply.head.next.is_some() {
             return self.send_pages(request, frame, reply, &id).await;
         }
         self.send_whole(request, &frame, reply).await
+    }
+
+    async fn exchange(&self, method: &str, bytes: Vec<u8>) -> Result<Reply, UpstreamError> {
+        let make_room = || self.gate.close_slowest_reader();
+        self.gate.upstream.exchange(&WireRequest { method, bytes, make_room: &make_room }).await
     }
 
     /// Says why a request was not handled.
@@ -76,22 +85,29 @@ impl Conn {
         frame: &Frame,
         reply: Reply,
     ) -> Result<(), Stop> {
-        let Reply { head, body, _held } = reply;
+        let head = &reply.head;
         let framing = match head.body {
             _ if reply_core::is_bodiless(head.status) => Framing::Absent,
             ReplyBody::Length(length) if request.is_head() => Framing::Length(length as u64),
             _ if request.is_head() => Framing::Absent,
-            _ => Framing::Length(body.len() as u64),
+            _ => Framing::Length(reply.body.len() as u64),
         };
-        let mut out = reply_core::encode_head(frame, head.status, &head.fields, framing);
-        if body.len() <= JOINED_BYTES_MAX {
-            out.extend_from_slice(&body);
-            self.write(&out).await?;
-        } else {
-            self.write(&out).await?;
-            self.write(&body).await?;
-        }
+        let out = reply_core::encode_head(frame, head.status, &head.fields, framing);
+        self.write_body(out, reply).await?;
         ended(frame.persist)
+    }
+
+    /// Writes `out` and the body of `reply`, which is in memory no longer than that.
+    async fn write_body(&self, mut out: Vec<u8>, reply: Reply) -> Result<(), Stop> {
+        if reply.body.len() <= SMALL_BYTES {
+            out.extend_from_slice(&reply.body); // one packet in place of two
+            return Ok(self.write(&out).await?);
+        }
+        self.slot.mark_reading();
+        self.write(&out).await?;
+        self.write(&reply.body).await?;
+        self.slot.mark_busy();
+        Ok(())
     }
 
     /// A reply whose length nobody knows: page after page, each fetched when the one before is out.
@@ -112,19 +128,22 @@ impl Conn {
             self.write(&out).await?;
             return ended(frame.persist);
         }
+        let is_chunked = framing == Framing::Chunked;
         for _ in 0..PAGES_MAX {
-            if framing == Framing::Chunked {
-                chunked_core::encode_chunk(&mut out, &page.body);
-            } else {
-                out.extend_from_slice(&page.body);
+            let is_chunk = is_chunked && !page.body.is_empty();
+            let next = page.head.next.take();
+            if is_chunk {
+                out.extend_from_slice(chunked_core::encode_chunk_start(page.body.len()).as_bytes());
             }
-            page.body = Vec::new();
-            self.write(&out).await?;
-            out.clear();
-            let Some(next) = page.head.next.take() else {
-                if framing == Framing::Chunked {
-                    self.write(LAST_CHUNK).await?;
+            self.write_body(std::mem::take(&mut out), page).await?;
+            if is_chunk {
+                out.extend_from_slice(CHUNK_END);
+            }
+            let Some(next) = next else {
+                if is_chunked {
+                    out.extend_from_slice(LAST_CHUNK);
                 }
+                self.write(&out).await?;
                 return ended(frame.persist);
             };
             page = self.next_page(&next, id).await?;
@@ -141,7 +160,7 @@ impl Conn {
             return Err(Stop::Gone);
         }
         let path = target.split('?').next().unwrap_or_default();
-        match self.gate.upstream.exchange("GET", &upstream::encode_next(target, id)).await {
+        match self.exchange("GET", upstream::encode_next(target, id)).await {
             Ok(page) if page.head.status == 200 => Ok(page),
             Ok(page) => {
                 log::error!("request {id}: {path}: next page has status {}", page.head.status);

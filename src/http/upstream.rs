@@ -12,8 +12,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use async_io::Async;
+use smol::future::yield_now;
 use smol::lock::Semaphore;
 
+use crate::api::wire::{INTERNAL, REQUEST_ID};
 use crate::http::chunked_core::Decoder;
 use crate::http::head_core::Request;
 use crate::http::quota::{Held, Quota};
@@ -26,8 +28,10 @@ pub const UPSTREAM_MAX: usize = 4;
 const WAITERS_MAX: usize = 64;
 /// Bytes of one reply's body: a page of a list, or the largest file of the web page.
 const REPLY_BYTES_MAX: usize = 1 << 20;
-/// Bytes of all replies that slow readers hold in memory.
+/// Bytes of all replies that are held for their readers, but for small ones.
 const HELD_BYTES_MAX: usize = 8 << 20;
+/// A body up to this is small: the kernel takes it at once, and 256 of them would be 4 MiB.
+pub const SMALL_BYTES: usize = 16 << 10;
 const READ_BYTES: usize = 16 << 10;
 
 /// Why there is no reply.
@@ -35,7 +39,7 @@ const READ_BYTES: usize = 16 << 10;
 pub enum UpstreamError {
     /// Too many wait already.
     Full,
-    /// Slow readers hold too many replies.
+    /// Other replies that are under way need all the memory.
     NoMemory,
     /// It took longer than an exchange may.
     Late,
@@ -53,8 +57,17 @@ impl From<io::Error> for UpstreamError {
 pub struct Reply {
     pub head: ReplyHead,
     pub body: Vec<u8>,
-    /// Given back when the reply was sent or dropped.
-    pub(super) _held: Held,
+    /// Room for a body that is not small; to be given back when the body is.
+    _held: Option<Held>,
+}
+
+/// A request as it goes to the REST layer.
+pub struct WireRequest<'a> {
+    pub method: &'a str,
+    /// See [`encode_request`] and [`encode_next`].
+    pub bytes: Vec<u8>,
+    /// Closes a slow reader of a reply in memory, or says that there is none.
+    pub make_room: &'a dyn Fn() -> bool,
 }
 
 /// The pool.
@@ -81,25 +94,21 @@ impl Upstream {
         }
     }
 
-    /// Sends `wire_request` (see [`encode_request`]) and reads the whole reply to `method`.
-    pub async fn exchange(
-        &self,
-        method: &str,
-        wire_request: &[u8],
-    ) -> Result<Reply, UpstreamError> {
+    /// Sends the request and reads the whole reply.
+    pub async fn exchange(&self, request: &WireRequest<'_>) -> Result<Reply, UpstreamError> {
         let deadline = Instant::now() + self.exchange;
         let _waiter = self.waiters.take(1).ok_or(UpstreamError::Full)?;
         let turn = async { Ok(self.permits.acquire().await) };
         let _permit = wire::before(deadline, turn).await?;
         if let Some(pooled) = self.take_idle() {
-            match self.attempt(pooled, method, wire_request, deadline).await {
+            match self.attempt(pooled, request, deadline).await {
                 Err(Broken::Untouched(_)) => {} // closed while it was idle: nothing was handled
                 Err(Broken::Other(err)) => return Err(err),
                 Ok(reply) => return Ok(reply),
             }
         }
         let fresh = wire::before(deadline, Async::<UnixStream>::connect(&self.path)).await?;
-        self.attempt(fresh, method, wire_request, deadline).await.map_err(|broken| match broken {
+        self.attempt(fresh, request, deadline).await.map_err(|broken| match broken {
             Broken::Untouched(err) => err.into(),
             Broken::Other(err) => err,
         })
@@ -108,15 +117,13 @@ impl Upstream {
     async fn attempt(
         &self,
         io: Async<UnixStream>,
-        method: &str,
-        wire_request: &[u8],
+        request: &WireRequest<'_>,
         deadline: Instant,
     ) -> Result<Reply, Broken> {
-        let is_repeatable = matches!(method, "GET" | "HEAD");
+        let is_repeatable = matches!(request.method, "GET" | "HEAD");
         let left = deadline.saturating_duration_since(Instant::now());
-        wire::write_all(&io, wire_request, left, Some(deadline))
-            .await
-            .map_err(Broken::Untouched)?;
+        let written = wire::write_all(&io, &request.bytes, left, Some(deadline)).await;
+        written.map_err(Broken::Untouched)?;
         let mut reader = Reader { io: &io, buf: Vec::new(), deadline };
         // Not a byte of a reply, and an end: the other side closed before it read the request, or it
         // died over it. What changes nothing may be asked again.
@@ -128,7 +135,8 @@ impl Upstream {
             Err(err) => return Err(Broken::Other(err.into())),
         }
         let head = reader.head().await.map_err(Broken::Other)?;
-        let (body, held) = self.body(&mut reader, &head, method).await.map_err(Broken::Other)?;
+        let read = self.body(&mut reader, &head, request).await;
+        let (body, held) = read.map_err(Broken::Other)?;
         let is_clean = reader.buf.is_empty();
         if is_clean && !head.closes {
             self.idle.borrow_mut().push(io);
@@ -140,25 +148,45 @@ impl Upstream {
         &self,
         reader: &mut Reader<'_>,
         head: &ReplyHead,
-        method: &str,
-    ) -> Result<(Vec<u8>, Held), UpstreamError> {
-        let hold = |bytes: usize| self.held.take(bytes).ok_or(UpstreamError::NoMemory);
-        if method == "HEAD" || reply_core::is_bodiless(head.status) {
-            return Ok((Vec::new(), hold(0)?));
+        request: &WireRequest<'_>,
+    ) -> Result<(Vec<u8>, Option<Held>), UpstreamError> {
+        if request.method == "HEAD" || reply_core::is_bodiless(head.status) {
+            return Ok((Vec::new(), None));
         }
         match head.body {
             ReplyBody::Length(length) if length <= REPLY_BYTES_MAX => {
-                let held = hold(length)?;
+                let held = self.hold(length, request).await?;
                 Ok((reader.exactly(length).await?, held))
             }
             ReplyBody::Length(length) => Err(UpstreamError::Failed(format!(
                 "body of {length} bytes, at most {REPLY_BYTES_MAX}"
             ))),
             ReplyBody::Chunked => {
-                let held = hold(REPLY_BYTES_MAX)?;
+                let held = self.hold(REPLY_BYTES_MAX, request).await?;
                 Ok((reader.chunks().await?, held))
             }
             ReplyBody::Unsaid => Err(UpstreamError::Failed("a body without a length".into())),
+        }
+    }
+
+    /// Room for a body of `bytes`. Readers that take their time never keep others from theirs: the
+    /// slowest are closed until there is room.
+    async fn hold(
+        &self,
+        bytes: usize,
+        request: &WireRequest<'_>,
+    ) -> Result<Option<Held>, UpstreamError> {
+        if bytes <= SMALL_BYTES {
+            return Ok(None);
+        }
+        loop {
+            if let Some(held) = self.held.take(bytes) {
+                return Ok(Some(held));
+            }
+            if !(request.make_room)() {
+                return Err(UpstreamError::NoMemory);
+            }
+            yield_now().await; // the closed one's task gives back what it holds in its turn
         }
     }
 
@@ -267,10 +295,10 @@ pub fn encode_request(request: &Request, body: &[u8], request_id: &str) -> Vec<u
 /// The request for the page at `target`, which a `lightnvr-next` named.
 pub fn encode_next(target: &str, request_id: &str) -> Vec<u8> {
     let mut out = encode_start("GET", target, request_id);
-    out.push_str("\r\n");
+    out.push_str(&format!("{INTERNAL}: 1\r\n\r\n"));
     out.into_bytes()
 }
 
 fn encode_start(method: &str, target: &str, request_id: &str) -> String {
-    format!("{method} {target} HTTP/1.1\r\nHost: gate\r\nX-Request-Id: {request_id}\r\n")
+    format!("{method} {target} HTTP/1.1\r\nHost: gate\r\n{REQUEST_ID}: {request_id}\r\n")
 }

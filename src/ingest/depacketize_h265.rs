@@ -130,3 +130,95 @@ fn fragment(units: &mut Assembler<H265>, payload: &[u8], out: &mut impl FnMut(Ac
         units.end_nal();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::nal::length_prefixed_nals;
+    use proptest::prelude::*;
+
+    // 640x360, as x265 writes them.
+    const VPS: &[u8] = b"\x40\x01\x0c\x01\xff\xff\x01\x60\x00\x00\x03\x00\x90\x00\x00\x03\x00\x00\x03\x00\x3f\x95\x90\x09";
+    const SPS: &[u8] = b"\x42\x01\x01\x01\x60\x00\x00\x03\x00\x90\x00\x00\x03\x00\x00\x03\x00\x3f\xa0\x05\x02\x01\x69\x65\x95\x92\x49\x32\xbc\x05\xa0\x20\x00\x00\x03\x00\x20\x00\x00\x03\x03\x21";
+    const PPS: &[u8] = b"\x44\x01\xc1\x72\xb4\x62\x40";
+    const IDR: &[u8] = b"\x28\x01\xaf\x1d\x30\xc6";
+    const TRAIL: &[u8] = b"\x02\x01\xd0\x11\x57";
+    /// `first_slice_segment_in_pic_flag` is 0.
+    const REST: &[u8] = b"\x02\x01\x50\x11\x57";
+    const SUFFIX_SEI: &[u8] = b"\x50\x01\x84\x01\xaa\x80";
+    const RECOVERY: &[u8] = b"\x4e\x01\x06\x01\xc4\x80";
+
+    fn run(packets: &[(u32, bool, &[u8])]) -> Vec<AccessUnit> {
+        let mut units = Assembler::new(H265::default());
+        let mut out = Vec::new();
+        for &(timestamp, has_marker, payload) in packets {
+            let packet = RtpPacket {
+                payload_type: 96,
+                has_marker,
+                sequence: 0,
+                timestamp,
+                ssrc: 0,
+                extension: None,
+                payload,
+            };
+            push(&mut units, &packet, false, Instant::now(), &mut |unit| out.push(unit));
+        }
+        out
+    }
+
+    fn nals(unit: &AccessUnit) -> Vec<&[u8]> {
+        length_prefixed_nals(&unit.data).collect()
+    }
+
+    #[test]
+    fn all_payload_structures_give_nal_units() {
+        let sized = [VPS, SPS, PPS].iter().flat_map(|n| [&[0, n.len() as u8][..], n].concat());
+        let aggregate: Vec<u8> = [0x60, 1].into_iter().chain(sized).collect();
+        let begin = [&[0x62, 1, 0x80 | 20][..], &IDR[2..4]].concat();
+        let end = [&[0x62, 1, 0x40 | 20][..], &IDR[4..]].concat();
+        // OpenIPC: start and end in one fragment.
+        let whole = [&[0x62, 1, 0xc0 | 1][..], &TRAIL[2..]].concat();
+        let got = run(&[
+            (1, false, &aggregate),
+            (1, false, &begin),
+            (1, true, &end),
+            (2, false, &whole),
+            (2, true, REST),
+            (2, true, SUFFIX_SEI),
+            (3, false, RECOVERY),
+            (3, true, TRAIL),
+            (4, true, TRAIL),
+        ]);
+        assert_eq!(nals(&got[0]), [VPS, SPS, PPS, IDR]);
+        assert_eq!(nals(&got[1]), [TRAIL, REST, SUFFIX_SEI]);
+        assert_eq!(nals(&got[2]), [RECOVERY, TRAIL]);
+        let keys: Vec<bool> = got.iter().map(|unit| unit.is_key).collect();
+        assert_eq!(keys, [true, false, true]);
+        let format = got[0].format.as_ref().unwrap();
+        assert_eq!((format.width, format.height), (640, 360));
+        assert!(Arc::ptr_eq(format, got[2].format.as_ref().unwrap()));
+    }
+
+    #[test]
+    fn partial_sets_of_the_sdp_wait_for_the_rest() {
+        let text =
+            "m=video 0 RTP/AVP 96\na=rtpmap:96 H265/90000\na=fmtp:96 sprop-pps=RAHBcrRiQA==\n";
+        let media = crate::ingest::sdp::parse(text.as_bytes()).media;
+        let mut units = from_sdp(&media[0].formats[0]);
+        assert_eq!(units.codec.sets.get(2), PPS);
+        assert!(units.codec.format().is_none());
+        [VPS, SPS].iter().for_each(|set| units.codec.remember(set));
+        assert_eq!(units.codec.format().map(|f| f.width), Some(640));
+    }
+
+    proptest! {
+        #[test]
+        fn any_packets_are_survived(
+            packets in proptest::collection::vec(
+                (0u32..3, any::<bool>(), proptest::collection::vec(any::<u8>(), 0..30)), 0..60),
+        ) {
+            let rows: Vec<_> = packets.iter().map(|(ts, m, p)| (*ts, *m, p.as_slice())).collect();
+            run(&rows);
+        }
+    }
+}

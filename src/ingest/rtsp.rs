@@ -61,7 +61,7 @@ pub async fn run(
             session.say_goodbye().await;
             return Ok(());
         };
-        log::debug!("RTSP session over, dropped: {:?}", session.core.counters);
+        log::debug!("RTSP session over, dropped: {:?}", session.core.counters());
         match end {
             End::Failed(error) => {
                 session.part();

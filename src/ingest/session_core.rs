@@ -7,24 +7,17 @@
 use std::time::{Duration, Instant};
 
 use super::auth::Auth;
-use super::rtp::{self, parse_rtp};
-use super::rtsp_message::{self as wire, BadMessage, Item, Message, Parser, Signature, Start};
+use super::rtsp_message::{self as wire, BadMessage, Item, Message, Parser, Start};
 use super::session_setup::{self as setup, TIMEOUT_DEFAULT};
-use super::timeline::Origin;
-use super::track::{AudioTrack, VideoTrack};
+use super::session_tracks::{Counters, Frame, Placed, Tracks};
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent, sdp};
 
+/// How long the sound may go on after the video's good-bye.
+const BYE_WAIT: Duration = Duration::from_millis(500);
+const BYE: &str = "camera ended the stream (RTCP BYE)";
 /// A request without an answer for this long ends the session.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// From PLAY to the first video packet.
-pub const FIRST_VIDEO_WAIT: Duration = Duration::from_secs(10);
-/// No video packet for this long, or three times the longest pause so far, ends the session: a
-/// camera that only sends sound any more is dead (quirk 32).
-pub const VIDEO_WAIT_MIN: Duration = Duration::from_secs(5);
-pub const VIDEO_WAIT_MAX: Duration = Duration::from_secs(30);
-/// From PLAY to parameter sets that can be used: long, because some come only each 20 s.
-pub const FORMAT_WAIT: Duration = Duration::from_secs(60);
 /// Bytes that wait to be sent: a camera that asks more than it reads is cut off.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// Advice given in one session.
@@ -60,17 +53,6 @@ pub struct Memory {
     pub skips_audio: bool,
 }
 
-/// What was dropped, for the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// `$` frames on channels or with payload types that were not set up (quirk 24).
-    pub frames_unknown: u64,
-    /// RTP packets that could not be parsed.
-    pub packets_bad: u64,
-    /// Bytes passed over to find the framing again.
-    pub junk_bytes: u64,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Options,
@@ -92,23 +74,10 @@ struct Pending {
     is_signed: bool,
 }
 
-/// A track with its place on the connection.
-struct Placed<T> {
-    track: T,
-    url: String,
-    channel: u8,
-    /// Bytes were lost since its last packet.
-    is_broken: bool,
-}
-
-impl<T> Placed<T> {
-    fn new((track, url): (T, String), channel: u8) -> Self {
-        Self { track, url, channel, is_broken: false }
-    }
-}
-
 /// The session of one connection.
 pub struct SessionCore {
+    /// When the video said good-bye while there is sound.
+    bye_at: Option<Instant>,
     url: RtspUrl,
     memory: Memory,
     parser: Parser,
@@ -123,16 +92,9 @@ pub struct SessionCore {
     timeout: Duration,
     has_get_parameter: bool,
     has_range: bool,
-    video: Option<Placed<VideoTrack>>,
-    audio: Option<Placed<AudioTrack>>,
-    signatures: heapless::Vec<Signature, 4>,
-    origin: Origin,
+    tracks: Tracks,
     played_at: Option<Instant>,
-    video_at: Option<Instant>,
-    video_pause_max: Duration,
-    format_error: Option<String>,
     advice_given: u32,
-    pub counters: Counters,
 }
 
 type Out<'a> = &'a mut dyn FnMut(SourceEvent);
@@ -154,16 +116,10 @@ impl SessionCore {
             timeout: TIMEOUT_DEFAULT,
             has_get_parameter: false,
             has_range: true,
-            video: None,
-            audio: None,
-            signatures: heapless::Vec::new(),
-            origin: Origin::default(),
+            tracks: Tracks::default(),
+            bye_at: None,
             played_at: None,
-            video_at: None,
-            video_pause_max: Duration::ZERO,
-            format_error: None,
             advice_given: 0,
-            counters: Counters::default(),
         };
         core.ask("OPTIONS", core.url.request.clone(), now);
         core
@@ -172,6 +128,11 @@ impl SessionCore {
     /// Bytes to be sent; the shell takes from the front what it sent.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
+    }
+
+    /// What was dropped so far.
+    pub fn counters(&self) -> Counters {
+        self.tracks.counters
     }
 
     /// The connection ended; what the next one may know.
@@ -199,7 +160,9 @@ impl SessionCore {
     /// what follows.
     pub fn receive(&mut self, bytes: &[u8], now: Instant, out: Out<'_>) -> Result<usize, End> {
         let mut used = 0;
-        while let Some((item, size)) = self.parser.parse(&bytes[used..], &self.signatures)? {
+        while let Some((item, size)) =
+            self.parser.parse(&bytes[used..], self.tracks.signatures())?
+        {
             used += size;
             match item {
                 _ if matches!(self.step, Step::Over) => {}
@@ -240,7 +203,16 @@ impl SessionCore {
             }
             wait_until = wait_until.min(self.asked_at + self.timeout / 2);
         }
-        Ok(wait_until.min(self.check_video(now)?))
+        if let Some(bye_at) = self.bye_at {
+            if now >= bye_at + BYE_WAIT {
+                return Err(lost(BYE));
+            }
+            wait_until = wait_until.min(bye_at + BYE_WAIT);
+        }
+        match self.played_at {
+            Some(at) => Ok(wait_until.min(self.tracks.check_video(at, now).map_err(End::Failed)?)),
+            None => Ok(wait_until),
+        }
     }
 
     /// The camera closed the connection, or it broke.
@@ -257,32 +229,6 @@ impl SessionCore {
             return End::Again;
         }
         lost(what)
-    }
-
-    /// When the session is dead unless video comes.
-    fn check_video(&self, now: Instant) -> Result<Instant, End> {
-        let (Some(played_at), Some(video)) = (self.played_at, &self.video) else {
-            return Ok(now + ANSWER_WAIT);
-        };
-        let (since, timeout) = match self.video_at {
-            None => (played_at, FIRST_VIDEO_WAIT),
-            Some(at) => {
-                let wait = self.video_pause_max * 3;
-                (at, wait.clamp(VIDEO_WAIT_MIN, VIDEO_WAIT_MAX))
-            }
-        };
-        if now >= since + timeout {
-            return Err(End::Failed(IngestError::Silent { timeout }));
-        }
-        if video.track.emitted > 0 {
-            return Ok(since + timeout);
-        }
-        if now >= played_at + FORMAT_WAIT {
-            let why = self.format_error.as_deref().unwrap_or("none came");
-            let what = format!("no usable parameter sets from the camera: {why}");
-            return Err(End::Failed(IngestError::Refused { what }));
-        }
-        Ok((since + timeout).min(played_at + FORMAT_WAIT))
     }
 
     /// Sends a request with the headers that its method needs.
@@ -318,7 +264,7 @@ impl SessionCore {
 
     /// 0 for the video; for the audio the next even number that is free.
     fn channel_asked(&self) -> u8 {
-        match (self.step, &self.video) {
+        match (self.step, &self.tracks.video) {
             (Step::SetupAudio, Some(video)) if video.channel < 252 => (video.channel | 1) + 1,
             _ => 0,
         }
@@ -462,8 +408,8 @@ impl SessionCore {
             self.advise("camera hangs up when asked for sound: recording without".to_owned(), out);
         }
         let video_url = chosen.video.1.clone();
-        self.video = Some(Placed::new(chosen.video, 0));
-        self.audio = audio.map(|audio| Placed::new(audio, 0));
+        self.tracks.video = Some(Placed::new(chosen.video));
+        self.tracks.audio = audio.map(Placed::new);
         self.step = Step::SetupVideo;
         self.ask("SETUP", video_url, now);
         Ok(())
@@ -475,10 +421,10 @@ impl SessionCore {
             return Err(End::Failed(setup::refusal("SETUP", 461)));
         }
         let channel = setup::parse_channel(transport, self.channel_asked());
-        if let Some(video) = &mut self.video {
+        if let Some(video) = &mut self.tracks.video {
             video.channel = channel;
         }
-        match &self.audio {
+        match &self.tracks.audio {
             Some(audio) => {
                 let url = audio.url.clone();
                 self.step = Step::SetupAudio;
@@ -493,11 +439,11 @@ impl SessionCore {
         let transport = message.field("Transport");
         if is_ok && !setup::is_udp(transport) {
             let channel = setup::parse_channel(transport, self.channel_asked());
-            if let Some(audio) = &mut self.audio {
+            if let Some(audio) = &mut self.tracks.audio {
                 audio.channel = channel;
             }
         } else {
-            self.audio = None;
+            self.tracks.audio = None;
             self.advise("camera refuses its sound: recording without".to_owned(), out);
         }
         self.play(now);
@@ -505,32 +451,16 @@ impl SessionCore {
 
     fn play(&mut self, now: Instant) {
         self.step = Step::Play;
-        self.note_signatures();
+        self.tracks.note_signatures();
         self.ask("PLAY", self.base.clone(), now);
-    }
-
-    /// What frames look like, for finding them again after framing was lost.
-    fn note_signatures(&mut self) {
-        self.signatures.clear();
-        let video = self.video.as_ref().map(|p| (p.channel, &p.track.stream));
-        let audio = self.audio.as_ref().map(|p| (p.channel, &p.track.stream));
-        for (channel, stream) in [video, audio].into_iter().flatten() {
-            let (payload_type, ssrc) = (Some(stream.payload_type), stream.ssrc);
-            let rtp = Signature { channel, payload_type, ssrc };
-            let channel = channel.wrapping_add(1);
-            let rtcp = Signature { channel, payload_type: None, ssrc };
-            // Four fit: two tracks with two channels each.
-            let _ = self.signatures.push(rtp);
-            let _ = self.signatures.push(rtcp);
-        }
     }
 
     fn played(&mut self, message: &Message, now: Instant, out: Out<'_>) {
         let info = message.field("RTP-Info").unwrap_or("");
-        if let Some(video) = &mut self.video {
+        if let Some(video) = &mut self.tracks.video {
             video.track.stream.rtptime = setup::parse_rtptime(info, &video.url, 0);
         }
-        if let Some(audio) = &mut self.audio {
+        if let Some(audio) = &mut self.tracks.audio {
             audio.track.stream.rtptime = setup::parse_rtptime(info, &audio.url, 1);
         }
         self.start(now, out);
@@ -541,8 +471,8 @@ impl SessionCore {
     fn start(&mut self, now: Instant, out: Out<'_>) {
         if self.played_at.is_none() {
             self.played_at = Some(now);
-            let video = self.video.as_mut().and_then(|video| video.track.format());
-            let audio = self.audio.as_ref().and_then(|audio| audio.track.format().cloned());
+            let video = self.tracks.video.as_mut().and_then(|video| video.track.format());
+            let audio = self.tracks.audio.as_ref().and_then(|audio| audio.track.format().cloned());
             out(SourceEvent::Started { video, audio });
         }
     }
@@ -562,99 +492,36 @@ impl SessionCore {
         if !matches!(self.step, Step::Play | Step::Playing) {
             return Ok(());
         }
-        // RFC 5761 section 4: these are no RTP payload types, on whatever channel they come.
-        if bytes.get(1).is_some_and(|kind| (200..=207).contains(kind)) {
-            return self.control(channel, bytes, out);
-        }
-        let Ok(packet) = parse_rtp(bytes) else {
-            self.counters.packets_bad += 1;
-            return Ok(());
-        };
-        let Some(is_video) = self.whose(channel, packet.payload_type) else {
-            self.counters.frames_unknown += 1;
-            return Ok(());
-        };
-        self.start(now, out);
-        if is_video && let Some(video) = &mut self.video {
-            let is_broken = std::mem::take(&mut video.is_broken);
-            let is_first = video.track.stream.ssrc != Some(packet.ssrc);
-            video.track.push(&packet, is_broken, now, &mut self.origin, out);
-            let error = video.track.take_error();
-            if let Some(before) = self.video_at.replace(now) {
-                self.video_pause_max = self.video_pause_max.max(now - before);
+        match self.tracks.sort(channel, bytes) {
+            Frame::Video(packet) => {
+                self.start(now, out);
+                if let Some(advice) = self.tracks.push_video(&packet, now, out) {
+                    self.advise(advice, out);
+                }
             }
-            if is_first {
-                self.note_signatures();
+            Frame::Audio(packet) => {
+                self.start(now, out);
+                self.tracks.push_audio(&packet, now, out);
             }
-            if let Some(why) = error {
-                self.advise(format!("parameter sets not understood: {why}"), out);
-                self.format_error = Some(why);
+            Frame::Bye => {
+                self.tracks.finish(out);
+                if self.tracks.audio.is_none() {
+                    return Err(lost(BYE));
+                }
+                // The sound's last packets may still be on their way.
+                self.bye_at.get_or_insert(now);
             }
-        } else if let Some(audio) = &mut self.audio {
-            let is_broken = std::mem::take(&mut audio.is_broken);
-            audio.track.push(&packet, is_broken, now, &mut self.origin, out);
+            Frame::Other => {}
         }
         Ok(())
     }
 
-    /// Whether a packet is video (true) or audio. The payload type decides where a camera gives both
-    /// the same channel; and where it sends on a channel it never named, as long as the track that it
-    /// fits is silent (quirk 22).
-    fn whose(&mut self, channel: u8, payload_type: u8) -> Option<bool> {
-        let fits = |at: u8, kind: u8| at == channel && kind == payload_type;
-        let video = self.video.as_ref().map(|p| (p.channel, &p.track.stream));
-        let audio = self.audio.as_ref().map(|p| (p.channel, &p.track.stream));
-        if video.is_some_and(|(at, stream)| fits(at, stream.payload_type)) {
-            return Some(true);
-        }
-        if audio.is_some_and(|(at, stream)| fits(at, stream.payload_type)) {
-            return Some(false);
-        }
-        let is_known = |p: Option<(u8, _)>| p.is_some_and(|(at, _)| at == channel);
-        if is_known(video) || is_known(audio) {
-            return None;
-        }
-        let adopts = |stream: &super::track::Stream| {
-            stream.ssrc.is_none() && stream.payload_type == payload_type
-        };
-        let by_video = video.is_some_and(|(_, stream)| adopts(stream));
-        let by_audio = audio.is_some_and(|(_, stream)| adopts(stream));
-        match (by_video, by_audio) {
-            (true, false) => self.video.as_mut()?.channel = channel,
-            (false, true) => self.audio.as_mut()?.channel = channel,
-            _ => return None,
-        }
-        self.note_signatures();
-        Some(by_video)
-    }
-
-    /// RTCP: only the good-bye of the video matters (quirk 31). Its clock is not used: cameras step it
-    /// by hours (quirk 29).
-    fn control(&mut self, channel: u8, bytes: &[u8], out: Out<'_>) -> Result<(), End> {
-        let Some(video) = &mut self.video else { return Ok(()) };
-        let ssrc = video.track.stream.ssrc;
-        let is_meant = ssrc.is_some() || channel == video.channel.wrapping_add(1);
-        if !is_meant || !rtp::has_bye(bytes, ssrc) {
-            return Ok(());
-        }
-        video.track.finish(&mut self.origin, out);
-        Err(lost("camera ended the stream (RTCP BYE)"))
-    }
-
     fn junk(&mut self, bytes: usize, out: Out<'_>) {
-        self.counters.junk_bytes += bytes as u64;
-        let is_first = self.counters.junk_bytes == bytes as u64;
-        if is_first && self.played_at.is_some() {
+        if self.tracks.lose(bytes) && self.played_at.is_some() {
             self.advise(
                 "camera loses the framing of RTSP: pictures may be damaged".to_owned(),
                 out,
             );
-        }
-        if let Some(video) = &mut self.video {
-            video.is_broken = true;
-        }
-        if let Some(audio) = &mut self.audio {
-            audio.is_broken = true;
         }
     }
 
@@ -665,3 +532,7 @@ impl SessionCore {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "session_core_tests.rs"]
+mod tests;

@@ -1,8 +1,8 @@
 //! Fragmented MP4 (ISO/IEC 14496-12) as recordings and live view use it: the head of a file.
 //!
-//! A recording is `ftyp moov free (moof mdat)*`: written once, front to back. When it is finished, two
-//! places are patched: the duration in `mehd`, and the `free` box becomes a `sidx` with which a browser
-//! seeks at once. A file that never was finished plays all the same.
+//! A recording is `ftyp moov free (moof mdat)*`: written once, front to back. When it is finished,
+//! two places are patched: the duration in `mehd`, and the `free` box becomes a `sidx` with which a
+//! browser seeks at once. A file that never was finished plays all the same.
 //!
 //! In here: `encode_init` and the recording tag. Fragments: `fmp4_fragment.rs`; the index:
 //! `fmp4_index.rs`; sample descriptions: `fmp4_entry.rs`; reading it back: `fmp4_scan.rs`.
@@ -37,9 +37,10 @@ const MATRIX: [u32; 9] = [0x0001_0000, 0, 0, 0, 0x0001_0000, 0, 0, 0, 0x4000_000
 
 /// What a file says about the recording it is, so that the store can be rebuilt from files alone.
 ///
-/// In the file: a `uuid` box at the end of `moov` with the 16 bytes of its type, then version (u8, 1), stream id
-/// (u32), start in Unix milliseconds (i64), slots of the index (u32), length of the name (u16), name in UTF-8.
-/// The slots are there because a power cut can tear the index, whose size then nobody else knows.
+/// In the file: a `uuid` box at the end of `moov` with the 16 bytes of its type, then version (u8,
+/// 1), stream id (u32), start in Unix milliseconds (i64), slots of the index (u32), length of the
+/// name (u16), name in UTF-8. The slots are there because a power cut can tear the index, whose
+/// size then nobody else knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingTag {
     pub stream_id: u32,
@@ -66,8 +67,8 @@ impl RecordingTag {
         });
     }
 
-    /// Parses the body of a `uuid` box; also returns the slots of the index. `None`: another type, a later
-    /// version, or damaged.
+    /// Parses the body of a `uuid` box; also returns the slots of the index. `None`: another type,
+    /// a later version, or damaged.
     pub(super) fn parse(body: &[u8]) -> Option<(RecordingTag, usize)> {
         let mut cursor = Cursor::new(body);
         if cursor.take(16)? != TAG_UUID || cursor.u8()? != TAG_VERSION {
@@ -87,16 +88,16 @@ impl RecordingTag {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Init {
     pub bytes: Vec<u8>,
-    /// Offset of the `free` box that `encode_index` replaces; as many bytes as `index_bytes(slots)`.
+    /// Offset of the `free` box that `encode_index` replaces; as many bytes as
+    /// `index_bytes(slots)`.
     pub index_at: u64,
     /// Offset of the 64-bit big-endian duration in `mehd`, in ticks of `VIDEO_TIMESCALE`.
     pub duration_at: u64,
 }
 
-/// The head of a recording with room for an index of `index_slots` entries, at most `INDEX_SLOTS_MAX`.
-///
-/// Live view uses everything in front of `index_at` as its initialization segment, which is all of it with
-/// `encode_live_init`.
+/// The head of a recording with room for an index of `index_slots` entries, at most
+/// `INDEX_SLOTS_MAX`. The scanner takes the recording for finished when the duration in `mehd` is the
+/// sum of the durations in the index.
 pub fn encode_init(
     video: &VideoFormat,
     audio: Option<&AudioFormat>,

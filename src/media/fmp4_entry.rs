@@ -1,7 +1,8 @@
 //! Sample entries of MP4: how a track is coded.
 //!
-//! In here: `avc1` and `hvc1` (ISO/IEC 14496-15), `mp4v` and `mp4a` (14496-14), `Opus` (the encapsulation at
-//! opus-codec.org), `fLaC` (the encapsulation at xiph.org). Not in here: the rest of `moov` (`fmp4.rs`).
+//! In here: `avc1` and `hvc1` (ISO/IEC 14496-15), `mp4v` and `mp4a` (14496-14), `Opus` (the
+//! encapsulation at opus-codec.org), `fLaC` (the encapsulation at xiph.org). Not in here: the rest
+//! of `moov` (`fmp4.rs`).
 
 use super::format::{AudioCodec, AudioFormat, VideoCodec, VideoFormat};
 use super::mp4_box::{push_u16, push_u32, write_box, write_full_box};
@@ -86,8 +87,8 @@ fn write_opus_config(out: &mut Vec<u8>, channels: u8) {
     });
 }
 
-/// `esds` with the descriptors of ISO/IEC 14496-1 section 7.2.6: ES 3, decoder config 4, specific info 5,
-/// sync layer 6.
+/// `esds` with the descriptors of ISO/IEC 14496-1 section 7.2.6: ES 3, decoder config 4, specific
+/// info 5, sync layer 6.
 fn write_esds(out: &mut Vec<u8>, object: u8, stream: u8, specific: &[u8]) {
     let specific_len = if specific.is_empty() { 0 } else { 5 + specific.len() };
     write_full_box(out, b"esds", 0, 0, |out| {

@@ -26,7 +26,8 @@ pub struct SampleInfo {
     pub size: u32,
     /// Until the next sample is decoded, in ticks of the track.
     pub duration: u32,
-    /// `pts - dts` in ticks of the track; negative ones are allowed.
+    /// `pts - dts` in ticks of the track. Better not negative: ffmpeg then shifts the whole track
+    /// against the other one. So let the axis of a file begin at the first `dts` of the video.
     pub cts_offset: i32,
     pub is_key: bool,
 }
@@ -48,8 +49,8 @@ pub struct TrackFragment<'a> {
 
 /// `moof` and the head of `mdat`. Behind it the caller writes the samples, track by track.
 ///
-/// A track without samples is left out. All samples together are under 2 GiB (`PACKET_BYTES_MAX` and the one
-/// second of a fragment see to it). What is the same for all samples is written once.
+/// A track without samples is left out. All samples together are under 2 GiB (`PACKET_BYTES_MAX`
+/// and the one second of a fragment see to it). What is the same for all samples is written once.
 pub fn encode_fragment_head(sequence: u32, tracks: &[TrackFragment]) -> Vec<u8> {
     let samples: usize = tracks.iter().map(|track| track.samples.len()).sum();
     let mut out = Vec::with_capacity(128 + 96 * tracks.len() + 16 * samples);

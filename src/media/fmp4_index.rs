@@ -1,7 +1,7 @@
 //! The index of a finished recording: a `sidx` box (ISO/IEC 14496-12 section 8.16.3).
 //!
-//! In here: the bytes that take the place of the `free` box in the head of the file. Not in here: when that
-//! happens (record/), and what the fragments are (`fmp4_fragment.rs`).
+//! In here: the bytes that take the place of the `free` box in the head of the file. Not in here:
+//! when that happens (record/), and what the fragments are (`fmp4_fragment.rs`).
 
 use super::fmp4::VIDEO_TRACK_ID;
 use super::format::VIDEO_TIMESCALE;
@@ -16,7 +16,8 @@ const FREE_BYTES: usize = 8;
 pub const INDEX_SLOTS_MAX: usize = u16::MAX as usize;
 /// `referenced_size` has 31 bits.
 const REFERENCED_BYTES_MAX: u32 = (1 << 31) - 1;
-/// `starts_with_SAP`, SAP type 1: decoding starts at the first sample, and nothing in front of it shows.
+/// `starts_with_SAP`, SAP type 1: decoding starts at the first sample, and nothing in front of it
+/// shows.
 const SAP_KEY: u32 = 0x9000_0000;
 
 /// One fragment, or several merged, as the index lists it.
@@ -49,11 +50,12 @@ pub const fn index_bytes(slots: usize) -> usize {
 
 /// Exactly `index_bytes(slots)` bytes: a `sidx` and a `free` box with what is left.
 ///
-/// The fragments must follow without a gap, up to the end of the file. A fragment that starts without a key
-/// is merged with the one in front of it: ffmpeg seeks to the entry in which a time lies, finds no key
-/// there, and plays from the very beginning. Then neighbours are merged evenly until all fit.
-/// `earliest_pts` is the presentation time of the first picture, in video ticks. Without entries, or when
-/// a merged one is over 2 GiB, all of it is `free`: no index is better than a wrong one.
+/// The fragments must follow without a gap, up to the end of the file. A fragment that starts
+/// without a key is merged with the one in front of it: ffmpeg seeks to the entry in which a time
+/// lies, finds no key there, and plays from the very beginning. Then neighbours are merged evenly
+/// until all fit. `earliest_pts` is the presentation time of the first picture, in video ticks.
+/// Without entries, or when a merged one is over 2 GiB, all of it is `free`: no index is better
+/// than a wrong one.
 pub fn encode_index(entries: &[IndexEntry], slots: usize, earliest_pts: u64) -> Vec<u8> {
     let slots = slots.min(INDEX_SLOTS_MAX);
     let room = index_bytes(slots);

@@ -1,7 +1,8 @@
 //! Reads the head of a fragment: times and key of its video, as far as an index needs them.
 //!
-//! In here: `moof` (ISO/IEC 14496-12 section 8.8), any version and flags that a writer may choose. Not in
-//! here: where it stands in the file (`fmp4_scan.rs`). Damage ends in "no video", never in a panic.
+//! In here: `moof` (ISO/IEC 14496-12 section 8.8), any version and flags that a writer may choose.
+//! Not in here: where it stands in the file (`fmp4_scan.rs`). Damage ends in "no video", never in a
+//! panic.
 
 use super::fmp4::VIDEO_TRACK_ID;
 use super::fmp4_fragment::{

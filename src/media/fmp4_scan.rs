@@ -1,8 +1,9 @@
 //! Reads back what a recording holds, after a crash or when the store has to be rebuilt from files.
 //!
-//! In here: a sans-IO walk over the boxes, `Want` out, bytes in. Not in here: reading, cutting and patching
-//! the file (record/). Invariant S1: any bytes, however hostile, end in `Done` after at most one read per
-//! eight bytes of the file, without a panic and within `READ_BYTES_MAX` and `ENTRIES_MAX` of memory.
+//! In here: a sans-IO walk over the boxes, `Want` out, bytes in. Not in here: reading, cutting and
+//! patching the file (record/). Invariant S1: any bytes, however hostile, end in `Done` after at
+//! most one read per eight bytes of the file, without a panic and within `READ_BYTES_MAX` and
+//! `ENTRIES_MAX` of memory.
 
 use super::fmp4::RecordingTag;
 use super::fmp4_index::{INDEX_SLOTS_MAX, Index, IndexEntry, index_bytes, merge_pairs};
@@ -143,7 +144,8 @@ impl Scanner {
         }
     }
 
-    /// Whether all `wanted` bytes are there; else asks for them, or `None` when the file has no more.
+    /// Whether all `wanted` bytes are there; else asks for them, or `None` when the file has no
+    /// more.
     fn have(&mut self, bytes: &[u8], wanted: u64) -> Option<bool> {
         if bytes.len() as u64 >= wanted {
             return Some(true);
@@ -247,7 +249,8 @@ impl Scanner {
         self.len = room;
     }
 
-    /// What stands in the room does not decide where the first fragment is, because a power cut may have torn it.
+    /// What stands in the room does not decide where the first fragment is, because a power cut may
+    /// have torn it.
     fn feed_index(&mut self, bytes: &[u8]) {
         let room = index_bytes(self.scan.index_slots);
         if bytes.len() < room {
@@ -261,8 +264,8 @@ impl Scanner {
         self.begin_fragments();
     }
 
-    /// A `sidx` that fills the room together with the `free` box behind it, and says the same duration as `mehd`.
-    /// Anything else was torn, or the recording never was finished.
+    /// A `sidx` that fills the room together with the `free` box behind it, and says the same
+    /// duration as `mehd`. Anything else was torn, or the recording never was finished.
     fn parse_index(&self, room: &[u8]) -> Option<Index> {
         let mut both = boxes(room);
         let (_, _, body) = both.next().filter(|(kind, ..)| kind == b"sidx")?;
@@ -322,8 +325,8 @@ impl Scanner {
         }
     }
 
-    /// A fragment counts when `moof` and `mdat` are whole. What is inside of `moof` may be damaged: its bytes
-    /// are kept all the same, because recorded video behind it must not be cut off.
+    /// A fragment counts when `moof` and `mdat` are whole. What is inside of `moof` may be damaged:
+    /// its bytes are kept all the same, because recorded video behind it must not be cut off.
     fn parse_fragment(&mut self, bytes: &[u8]) -> Parsed {
         let Some(moof) = BoxHead::parse(bytes).filter(|head| head.kind == *b"moof") else {
             return Parsed::Torn;
@@ -350,8 +353,8 @@ impl Scanner {
         }
     }
 
-    /// Adds a fragment to the list. A hole in the decoding times belongs to the fragment in front of it, so
-    /// that the durations of the index add up to the times in the file.
+    /// Adds a fragment to the list. A hole in the decoding times belongs to the fragment in front
+    /// of it, so that the durations of the index add up to the times in the file.
     fn take_fragment(&mut self, fragment: &Fragment, bytes: u64) {
         self.scan.last_sequence = fragment.sequence;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -383,7 +386,8 @@ impl Scanner {
         self.done = Some(Ok(()));
     }
 
-    /// Ends the walk inside the head. Behind a whole `moov` a torn tail is only a tail without media.
+    /// Ends the walk inside the head. Behind a whole `moov` a torn tail is only a tail without
+    /// media.
     fn refuse(&mut self, is_torn: bool, what: &str) {
         if is_torn && self.has_movie {
             return self.finish();

@@ -45,8 +45,8 @@ pub fn encode_clip(dir: &TempDir, seconds: u32, codec: &[&str]) -> Clip {
     Clip { format, units: units.collect(), reference }
 }
 
-/// Groups NAL units into length-prefixed access units; a slice that `starts` opens one, and what stands
-/// in front of it belongs to it.
+/// Groups NAL units into length-prefixed access units; a slice that `starts` opens one, and what
+/// stands in front of it belongs to it.
 fn group(stream: &[u8], is_vcl: fn(&[u8]) -> bool, starts: fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
     let mut units: Vec<Vec<u8>> = Vec::new();
     let mut held = Vec::new();
@@ -191,8 +191,7 @@ pub fn package(
     Recording { init, bytes, entries, slots, samples }
 }
 
-/// Times on the axis of the file: the first picture is shown at 0, and decoded then, so that pictures
-/// that wait for others to be decoded have negative offsets.
+/// Times on the axis of the file, which begins when the first picture is decoded.
 fn stamp(clip: &Clip) -> Vec<Probed> {
     let mut maker = DtsMaker::new(clip.format.reorder_frames).with_interval(6000);
     let stamps: Vec<_> = clip.units.iter().map(|unit| maker.push(unit.pts)).collect();

@@ -1,7 +1,7 @@
 //! Boxes of ISO/IEC 14496-12 section 4.2: writing them around a body, walking over them.
 //!
-//! In here: size and type. Not in here: what a box means. Walking is bounded by the bytes at hand and
-//! ends at the first box that does not fit, whatever a hostile file claims.
+//! In here: size and type. Not in here: what a box means. Walking is bounded by the bytes at hand
+//! and ends at the first box that does not fit, whatever a hostile file claims.
 
 /// Writes a box around what `body` writes.
 pub fn write_box(out: &mut Vec<u8>, kind: &[u8; 4], body: impl FnOnce(&mut Vec<u8>)) {
@@ -53,8 +53,8 @@ pub struct BoxHead {
 }
 
 impl BoxHead {
-    /// Parses the head of a box. `None`: cut off, a size below the head, or the size 0 (up to the end of
-    /// the file), which a writer that appends fragments never uses.
+    /// Parses the head of a box. `None`: cut off, a size below the head, or the size 0 (up to the
+    /// end of the file), which a writer that appends fragments never uses.
     pub fn parse(data: &[u8]) -> Option<BoxHead> {
         let mut cursor = Cursor::new(data);
         let short = cursor.u32()?;

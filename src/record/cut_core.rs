@@ -4,7 +4,9 @@
 //! In here: decisions and the bytes around the media. Not in here: writing (`record/writer.rs`).
 //! Rules: a file starts at a video keyframe; a fragment is one group of pictures and at most
 //! `FRAGMENT_MS_MAX`; a new run or another picture size or codec starts a new file. Packets arrive in
-//! order of their sequence numbers and each lands in exactly one fragment.
+//! order of their sequence numbers and each lands in exactly one fragment. Sound arrives a little after the
+//! picture that it goes with, so a file with sound is opened only when the sound has caught up with its
+//! keyframe: what is earlier belongs to the file before, or to the second in front of the first file.
 //! Keeps PURE-CORE.
 
 use std::collections::VecDeque;
@@ -24,6 +26,8 @@ pub const FRAGMENT_BYTES_MAX: usize = 4 << 20;
 const FRAGMENT_AUDIO_MAX: usize = 512;
 /// Audio that came before the first keyframe of a run and is kept for the first file, in packets.
 const HELD_AUDIO_MAX: usize = 128;
+/// How long a file waits for the sound to catch up with its keyframe, in 90 kHz ticks: half a second.
+const SOUND_LATE_MAX: i64 = VIDEO_TIMESCALE as i64 / 2;
 /// Index entries that are kept in memory; neighbours are merged beyond that.
 const INDEX_ENTRIES_MAX: usize = 4096;
 const DAY_MS: i64 = 86_400_000;
@@ -56,7 +60,7 @@ pub enum Cut {
 /// A file that begins.
 #[derive(Debug)]
 pub struct Opening {
-    /// Wall clock of the file's time zero, Unix milliseconds.
+    /// Wall clock of the first picture, Unix milliseconds.
     pub start_ms: i64,
     /// What stands before the first fragment.
     pub init: Vec<u8>,
@@ -91,17 +95,26 @@ struct Segment {
     pending_audio: Vec<(i64, Arc<Packet>)>,
     /// Earliest time that the next audio sample may have in the file.
     audio_next: i64,
-    /// End of what was cut, file time in 90 kHz.
-    video_end: i64,
+    /// Length of the pictures that were cut, 90 kHz.
+    duration: u64,
     earliest_pts: u64,
     last_video_duration: u32,
     last_audio_duration: u32,
+}
+
+/// A file that begins as soon as the sound has caught up.
+struct Waiting {
+    key: Arc<Packet>,
+    format: Arc<VideoFormat>,
+    /// What came behind the keyframe and belongs to the new file.
+    behind: Vec<Arc<Packet>>,
 }
 
 /// The state of one stream's recording.
 #[derive(Default)]
 pub struct Cutter {
     segment: Option<Segment>,
+    waiting: Option<Waiting>,
     held_audio: VecDeque<Arc<Packet>>,
 }
 
@@ -116,25 +129,85 @@ pub fn rotation_after(start_ms: i64, segment_ms: i64) -> i64 {
 impl Cutter {
     /// Takes the next packet and appends what follows from it to `out`.
     pub fn push(&mut self, packet: Arc<Packet>, config: &CutConfig, out: &mut Vec<Cut>) {
+        if self.waiting.is_some() {
+            self.push_waiting(packet, config, out);
+            return;
+        }
         match &packet.track {
             Track::Audio(_) => self.push_audio(packet, out),
             Track::Video(format) => {
                 let format = Arc::clone(format);
-                if self.segment.as_ref().is_some_and(|s| s.must_end(&packet, &format, config)) {
-                    let next_dts = self.segment.as_ref().and_then(|s| s.continued_by(&packet));
-                    self.end(next_dts, out);
-                }
+                let must_end =
+                    self.segment.as_ref().is_some_and(|s| s.must_end(&packet, &format, config));
                 match &mut self.segment {
-                    Some(segment) => segment.push_video(packet, out),
-                    None if packet.is_key => self.open(packet, format, config, out),
-                    None => {}
+                    Some(segment) if !must_end => segment.push_video(packet, out),
+                    _ => self.begin(packet, format, config, out),
                 }
             }
         }
     }
 
+    /// A new file is due: at once, or when the sound has caught up.
+    fn begin(
+        &mut self,
+        packet: Arc<Packet>,
+        format: Arc<VideoFormat>,
+        config: &CutConfig,
+        out: &mut Vec<Cut>,
+    ) {
+        let next_dts = self.segment.as_ref().and_then(|s| s.continued_by(&packet));
+        if let Some(segment) = &mut self.segment {
+            if next_dts.is_some() {
+                segment.cut(next_dts, false, out);
+            } else {
+                self.end(None, out);
+            }
+        }
+        if !packet.is_key {
+            return;
+        }
+        if packet.run.audio.is_some() {
+            self.waiting = Some(Waiting { key: packet, format, behind: Vec::new() });
+        } else {
+            self.end(next_dts, out);
+            self.open(packet, format, config, out);
+        }
+    }
+
+    fn push_waiting(&mut self, packet: Arc<Packet>, config: &CutConfig, out: &mut Vec<Cut>) {
+        let Some(waiting) = &mut self.waiting else { return };
+        let (key, is_same_run) = (&waiting.key, packet.run.id == waiting.key.run.id);
+        let time = file_ticks(&packet);
+        if is_same_run && !packet.is_video() && time < key.dts {
+            self.push_audio(packet, out);
+            return;
+        }
+        let is_over = !is_same_run || !packet.is_video() || time - key.dts >= SOUND_LATE_MAX;
+        if is_same_run {
+            waiting.behind.push(Arc::clone(&packet));
+        }
+        if is_over {
+            self.stop_waiting(config, out);
+            if !is_same_run {
+                self.push(packet, config, out);
+            }
+        }
+    }
+
+    fn stop_waiting(&mut self, config: &CutConfig, out: &mut Vec<Cut>) {
+        let Some(Waiting { key, format, behind }) = self.waiting.take() else { return };
+        self.end(Some(key.dts), out);
+        self.open(key, format, config, out);
+        for packet in behind {
+            self.push(packet, config, out);
+        }
+    }
+
     /// Ends the file that is open, if one is: the run is over or nobody wants a recording any more.
-    pub fn finish(&mut self, out: &mut Vec<Cut>) {
+    pub fn finish(&mut self, config: &CutConfig, out: &mut Vec<Cut>) {
+        while self.waiting.is_some() {
+            self.stop_waiting(config, out);
+        }
         self.end(None, out);
         self.held_audio.clear();
     }
@@ -142,6 +215,7 @@ impl Cutter {
     /// Forgets the file that is open, because the disk refused it; goes on at the next keyframe.
     pub fn abandon(&mut self) {
         self.segment = None;
+        self.waiting = None;
     }
 
     fn push_audio(&mut self, packet: Arc<Packet>, out: &mut Vec<Cut>) {
@@ -173,7 +247,7 @@ impl Cutter {
         // Audio that belongs to this second but came first moves the file's zero, so that it keeps its place.
         let first_audio = self.held_audio.front().map(|held| to_video_ticks(held.pts, rate));
         let zero = first_audio.map_or(key.dts, |audio| audio.min(key.dts));
-        let start_ms = key.wall_ms - (key.dts - zero) / 90;
+        let start_ms = key.wall_ms;
         let tag = RecordingTag {
             stream_id: config.stream_id,
             stream_name: config.stream_name.clone(),
@@ -198,7 +272,7 @@ impl Cutter {
             pending_video_bytes: 0,
             pending_audio: Vec::new(),
             audio_next: 0,
-            video_end: key.dts - zero,
+            duration: 0,
             earliest_pts: u64::try_from(key.pts - zero).unwrap_or(0),
             last_video_duration: VIDEO_DURATION_DEFAULT,
             last_audio_duration: u32::try_from(rate / 50).unwrap_or(0).max(1),
@@ -215,6 +289,14 @@ impl Cutter {
             segment.cut(next_dts, true, out);
             out.push(Cut::Finish { patches: segment.patches() });
         }
+    }
+}
+
+/// Where a packet stands on the run's time axis in 90 kHz, rounded down.
+fn file_ticks(packet: &Packet) -> i64 {
+    match &packet.track {
+        Track::Video(_) => packet.dts,
+        Track::Audio(format) => to_video_ticks(packet.pts, i64::from(format.sample_rate.max(1))),
     }
 }
 
@@ -294,7 +376,7 @@ impl Segment {
         if let Some(first) = video.first() {
             let base = first.dts - self.zero;
             duration = video_samples.iter().map(|sample| sample.duration).sum();
-            self.video_end = base + i64::from(duration);
+            self.duration += u64::from(duration);
             let base_dts = u64::try_from(base).unwrap_or(0);
             tracks.push(TrackFragment { track_id: TRACK_VIDEO, base_dts, samples: &video_samples });
         }
@@ -313,7 +395,7 @@ impl Segment {
     }
 
     fn end_ms(&self) -> i64 {
-        self.start_ms + self.video_end / 90
+        self.start_ms + i64::try_from(self.duration / 90).unwrap_or(0)
     }
 
     fn video_samples(&mut self, video: &[Arc<Packet>], next_dts: Option<i64>) -> Vec<SampleInfo> {
@@ -348,36 +430,26 @@ impl Segment {
         samples
     }
 
-    /// An entry is a group of pictures: fragments that start in its middle, or hold audio alone, extend it.
     fn add_to_index(&mut self, len: u64, duration: u32, starts_with_key: bool) {
         let bytes = u32::try_from(len).unwrap_or(u32::MAX);
-        match self.index.last_mut() {
-            Some(last) if !starts_with_key => {
-                last.bytes = last.bytes.saturating_add(bytes);
-                last.duration = last.duration.saturating_add(duration);
-            }
-            _ => self.index.push(IndexEntry { bytes, duration, starts_with_key }),
+        let entry = IndexEntry { bytes, duration, starts_with_key };
+        match self.index.pop() {
+            // An entry is a group of pictures; fragments from its middle, or of sound alone, extend it.
+            Some(last) if !starts_with_key => self.index.push(last.merge(entry)),
+            last => self.index.extend(last.into_iter().chain([entry])),
         }
         if self.index.len() >= INDEX_ENTRIES_MAX {
-            self.index = merge_pairs(&self.index);
+            let pairs =
+                self.index.chunks(2).map(|pair| pair[1..].iter().fold(pair[0], |a, b| a.merge(*b)));
+            self.index = pairs.collect();
         }
     }
 
     fn patches(&self) -> Vec<(u64, Vec<u8>)> {
-        let duration = u64::try_from(self.video_end).unwrap_or(0);
         let (init, slots) = (&self.init, self.index_slots);
         let index = fmp4::encode_index(&self.index, slots, self.earliest_pts);
-        vec![(init.index_at, index), (init.duration_at, duration.to_be_bytes().to_vec())]
+        vec![(init.index_at, index), (init.duration_at, self.duration.to_be_bytes().to_vec())]
     }
-}
-
-fn merge_pairs(index: &[IndexEntry]) -> Vec<IndexEntry> {
-    let merged = index.chunks(2).map(|pair| IndexEntry {
-        bytes: pair.iter().fold(0, |sum, entry| sum.saturating_add(entry.bytes)),
-        duration: pair.iter().fold(0, |sum, entry| sum.saturating_add(entry.duration)),
-        starts_with_key: pair[0].starts_with_key,
-    });
-    merged.collect()
 }
 
 #[cfg(test)]

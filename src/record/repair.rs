@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::{RecordError, disk};
 use crate::media::fmp4;
-use crate::media::fmp4_scan::{Scan, Scanner, Want};
+use crate::media::fmp4_scan::{Scan, ScanError, Scanner, Want};
 
 /// What is in a file.
 #[derive(Debug)]
@@ -39,7 +39,8 @@ fn scan_file(file: &File, path: &Path) -> Result<Found, RecordError> {
                 file.read_exact_at(&mut buffer, at).map_err(disk_error)?;
                 scanner.feed(&buffer);
             }
-            Want::Done(Err(error)) => return Ok(Found::Foreign(format!("{error:?}"))),
+            Want::Done(Err(ScanError::TornHead)) => return Ok(Found::Empty),
+            Want::Done(Err(ScanError::NotRecording { what })) => return Ok(Found::Foreign(what)),
             Want::Done(Ok(scan)) if scan.tag.is_none() => {
                 return Ok(Found::Foreign("no recording of this program".into()));
             }
@@ -58,7 +59,7 @@ pub fn repair(path: &Path) -> Result<Found, RecordError> {
         if scan.has_torn_tail {
             file.set_len(scan.media_end).map_err(|error| RecordError::disk(path, &error))?;
         }
-        disk::patch(&file, path, &fmp4::finish_patches(scan))?;
+        disk::patch(&file, path, &finishing_patches(scan))?;
         disk::sync_file(&file, path)?;
     }
     Ok(found)
@@ -67,4 +68,14 @@ pub fn repair(path: &Path) -> Result<Found, RecordError> {
 /// The end of a scanned recording, Unix milliseconds.
 pub fn end_ms(scan: &Scan, start_ms: i64) -> i64 {
     start_ms.saturating_add(i64::try_from(scan.duration_ticks / 90).unwrap_or(i64::MAX))
+}
+/// What finishing would have written into the head.
+fn finishing_patches(scan: &Scan) -> Vec<(u64, Vec<u8>)> {
+    let mut patches = Vec::new();
+    if !scan.is_indexed {
+        let index = fmp4::encode_index(&scan.fragments, scan.index_slots, scan.earliest_pts);
+        patches.extend(scan.index_at.map(|at| (at, index)));
+        patches.extend(scan.duration_at.map(|at| (at, scan.duration_ticks.to_be_bytes().to_vec())));
+    }
+    patches
 }

@@ -43,7 +43,9 @@ pub async fn run(
         let is_empty = packet.is_none();
         match packet {
             Some(packet) => cutter.push(packet, &config.borrow(), &mut cuts),
-            None if hub.is_idle() || stop.is_asked() => cutter.finish(&mut cuts),
+            None if hub.is_idle() || stop.is_asked() => {
+                cutter.finish(&config.borrow(), &mut cuts);
+            }
             None => {}
         }
         for cut in cuts.drain(..) {

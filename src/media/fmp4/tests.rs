@@ -186,7 +186,8 @@ fn g711_as_flac_is_recorded_whole() {
 #[test]
 fn opus_is_recorded_whole() {
     let dir = TempDir::new();
-    // Each frame in an Ogg page of its own, so that the page header (RFC 3533 section 6) gives its length.
+    // Each frame in an Ogg page of its own, so that the page header (RFC 3533 section 6) gives its
+    // length.
     let ogg = ["-page_duration", "1", "-f", "ogg", "-"];
     let input = ["-v", "error", "-f", "lavfi", "-i", "sine=440:r=48000:d=3", "-c:a", "libopus"];
     let stream = run("ffmpeg", &[&input[..], &ogg[..]].concat());

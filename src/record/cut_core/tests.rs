@@ -122,7 +122,7 @@ fn a_file_starts_at_a_keyframe_and_rotates_at_the_first_one_after_the_boundary()
         let packet = camera.frame(n, n % 30 == 10);
         cutter.push(packet, &config(10_000), &mut cuts);
     }
-    cutter.finish(&mut cuts);
+    cutter.finish(&config(900_000), &mut cuts);
     let files = files(cuts);
     let starts: Vec<i64> = files.iter().map(|file| file.start_ms - camera.start_ms).collect();
     assert_eq!(starts, [10 * 1000 / 15, 100 * 1000 / 15, 250 * 1000 / 15]);
@@ -151,7 +151,7 @@ fn another_run_or_picture_size_starts_another_file() {
         let packet = camera.frame(n, n == 2);
         cutter.push(packet, &config(900_000), &mut cuts);
     }
-    cutter.finish(&mut cuts);
+    cutter.finish(&config(900_000), &mut cuts);
     let lengths: Vec<usize> = files(cuts).iter().map(|file| file.seqs.len()).collect();
     assert_eq!(lengths, [10, 10, 8]);
 }
@@ -164,10 +164,10 @@ fn sound_that_came_before_the_first_keyframe_is_kept() {
     cutter.push(sound, &config(900_000), &mut cuts);
     let frame = camera.frame(3, true); // 200 ms later
     cutter.push(frame, &config(900_000), &mut cuts);
-    cutter.finish(&mut cuts);
+    cutter.finish(&config(900_000), &mut cuts);
     let files = files(cuts);
     assert_eq!(files[0].seqs, [2, 1], "video first, then sound");
-    assert_eq!(files[0].start_ms, 1000, "the file begins with the sound");
+    assert_eq!(files[0].start_ms, 1200, "the recording begins with the picture");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_camera_whose_video_stops_does_not_pile_up_sound() {
     }
     let segment = cutter.segment.as_ref().expect("open");
     assert!(segment.pending_audio.len() <= FRAGMENT_AUDIO_MAX);
-    cutter.finish(&mut cuts);
+    cutter.finish(&config(900_000), &mut cuts);
     assert_eq!(files(cuts)[0].seqs.len(), 2001);
 }
 
@@ -200,8 +200,37 @@ fn what_the_disk_refused_is_forgotten_and_the_next_keyframe_opens_a_file() {
         let packet = camera.frame(n, n % 10 == 5);
         cutter.push(packet, &config(900_000), &mut cuts);
     }
-    cutter.finish(&mut cuts);
+    cutter.finish(&config(900_000), &mut cuts);
     assert_eq!(files(cuts)[0].seqs.first(), Some(&26));
+}
+
+#[test]
+fn sound_that_is_late_goes_to_the_file_that_it_belongs_to() {
+    let mut camera = Camera::new(1_741_478_400_000);
+    let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
+    let mut sounds = 0;
+    for n in 0..240 {
+        let packet = camera.frame(n, n % 30 == 0);
+        cutter.push(packet, &config(10_000), &mut cuts);
+        // Every sound comes 200 ms after the picture that it goes with.
+        while (sounds + 1) * 128 + 200 <= n * 1000 / 15 {
+            let sound = camera.sound(sounds);
+            cutter.push(sound, &config(10_000), &mut cuts);
+            sounds += 1;
+        }
+    }
+    cutter.finish(&config(10_000), &mut cuts);
+    let mut ends = Vec::new();
+    for cut in &cuts {
+        let Cut::Fragment(fragment) = cut else { continue };
+        let audio = fragment.packets.iter().filter(|packet| !packet.is_video());
+        let is_first_file = fragment.end_ms <= camera.start_ms + 10_000;
+        ends.extend(audio.map(|packet| (is_first_file, packet.pts * 1000 / 8000)));
+    }
+    assert_eq!(ends.len(), sounds as usize);
+    for (is_first_file, ms) in ends {
+        assert_eq!(is_first_file, ms < 10_000, "sound of {ms} ms");
+    }
 }
 
 proptest! {
@@ -229,7 +258,7 @@ proptest! {
             }
             cutter.push(packet, &config(10_000), &mut cuts);
         }
-        cutter.finish(&mut cuts);
+        cutter.finish(&config(900_000), &mut cuts);
         let files = files(cuts);
         let mut got: Vec<u64> = files.iter().flat_map(|file| file.seqs.clone()).collect();
         got.sort_unstable();
