@@ -1,1 +1,25 @@
-fn main() {}
+//! The program: parses arguments and hands over to the library.
+
+use std::process::ExitCode;
+
+use lightnvr::args::{self, Task};
+use lightnvr::nvr::start;
+
+fn main() -> ExitCode {
+    match args::parse(std::env::args_os().skip(1)) {
+        Ok(Task::Run(run)) => start::run(run),
+        Ok(Task::Check { data_dir }) => start::check(&data_dir),
+        Ok(Task::Version) => {
+            println!("lightnvr {}", lightnvr::VERSION);
+            ExitCode::SUCCESS
+        }
+        Ok(Task::Help) => {
+            print!("{}", args::HELP);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("lightnvr: {message}; --help lists the options");
+            ExitCode::from(2)
+        }
+    }
+}

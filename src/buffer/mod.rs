@@ -1,1 +1,3 @@
-//! Placeholder of the skeleton; replaced by the part itself.
+//! Buffers between ingest and the recorder.
+
+pub mod ring;

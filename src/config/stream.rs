@@ -1,14 +1,29 @@
 //! A stream's configuration: fields, defaults, ranges.
+//!
+//! In here: the rules for each field and how a patch becomes a configuration. Not in here: rules
+//! across streams, such as unique names (`nvr/`). Keeps PURE-CORE.
 
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use super::{FieldError, check_range, url};
 use crate::media::format::VideoCodec;
 
 /// Longest `url` in bytes.
 pub const URL_BYTES_MAX: usize = 1024;
 /// Longest `name` in characters.
 pub const NAME_CHARS_MAX: usize = 64;
+/// `width` and `height` in pixels, 0 for "as the source sends".
+pub const SIDE_RANGE: RangeInclusive<u64> = 0..=8192;
+/// `fps`, 0 for "as the source sends".
+pub const FPS_RANGE: RangeInclusive<u64> = 0..=120;
+/// `priority`, higher matters more.
+pub const PRIORITY_RANGE: RangeInclusive<u64> = 0..=100;
+/// `priority` of a stream that was added without one.
+pub const PRIORITY_DEFAULT: u8 = 5;
 
 /// One configured stream, as stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StreamConfig {
     pub id: u32,
     pub name: String,
@@ -27,7 +42,7 @@ pub struct StreamConfig {
 
 /// Any subset of the changeable fields: the body of POST and PUT, each field already in its range.
 /// The url may hold `***` as password, which only a PUT can resolve.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct StreamPatch {
     pub name: Option<String>,
     pub url: Option<String>,
@@ -38,4 +53,301 @@ pub struct StreamPatch {
     pub codec: Option<VideoCodec>,
     pub priority: Option<u8>,
     pub record: Option<bool>,
+}
+
+impl StreamConfig {
+    /// A new stream: the defaults with `patch` over them. Errors where `name` or `url` is missing, or a
+    /// field breaks its rule.
+    pub fn from_patch(id: u32, patch: &StreamPatch) -> Result<Self, FieldError> {
+        let required = |field| FieldError::new(field, "is required");
+        if patch.name.is_none() {
+            return Err(required("name"));
+        }
+        let url = patch.url.as_deref().ok_or_else(|| required("url"))?;
+        if url::has_masked_password(url) {
+            let what = "the password *** stands for a stored one, and a new stream has none; \
+                        write the password itself (*** as password: %2A%2A%2A)";
+            return Err(FieldError::new("url", what));
+        }
+        Self::fresh(id).with(patch).checked()
+    }
+
+    /// This stream with `patch` over it. A `***` password in the patch means the stored one, and that
+    /// only for the same user and host: else a camera's password could be sent to anybody.
+    pub fn patched(&self, patch: &StreamPatch) -> Result<Self, FieldError> {
+        let mut patch = patch.clone();
+        if let Some(new) = patch.url.as_deref().filter(|new| url::has_masked_password(new)) {
+            let known = url::same_user_and_host(new, &self.url)
+                .then(|| url::with_password_of(new, &self.url))
+                .flatten();
+            let what = "the password *** keeps the stored one only while user and host stay as \
+                        they are; write the password itself";
+            patch.url = Some(known.ok_or_else(|| FieldError::new("url", what))?);
+        }
+        self.clone().with(&patch).checked()
+    }
+
+    /// The url as people may see it: `***` for the password.
+    pub fn url_masked(&self) -> String {
+        url::mask(&self.url)
+    }
+
+    fn fresh(id: u32) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            url: String::new(),
+            enabled: true,
+            width: 0,
+            height: 0,
+            fps: 0,
+            codec: VideoCodec::H264,
+            priority: PRIORITY_DEFAULT,
+            record: true,
+        }
+    }
+
+    fn with(self, patch: &StreamPatch) -> Self {
+        Self {
+            id: self.id,
+            name: patch.name.clone().unwrap_or(self.name),
+            url: patch.url.clone().unwrap_or(self.url),
+            enabled: patch.enabled.unwrap_or(self.enabled),
+            width: patch.width.unwrap_or(self.width),
+            height: patch.height.unwrap_or(self.height),
+            fps: patch.fps.unwrap_or(self.fps),
+            codec: patch.codec.unwrap_or(self.codec),
+            priority: patch.priority.unwrap_or(self.priority),
+            record: patch.record.unwrap_or(self.record),
+        }
+    }
+
+    fn checked(self) -> Result<Self, FieldError> {
+        check_name(&self.name)?;
+        check_url(&self.url)?;
+        check_range("width", self.width.into(), &SIDE_RANGE)?;
+        check_range("height", self.height.into(), &SIDE_RANGE)?;
+        check_range("fps", self.fps.into(), &FPS_RANGE)?;
+        check_range("priority", self.priority.into(), &PRIORITY_RANGE)?;
+        Ok(self)
+    }
+}
+
+/// Shows the url masked: a configuration ends up in log lines.
+impl fmt::Debug for StreamConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "stream {} {:?} {:?} enabled={} {}x{}@{} {} priority={} record={}",
+            self.id,
+            self.name,
+            self.url_masked(),
+            self.enabled,
+            self.width,
+            self.height,
+            self.fps,
+            self.codec.name(),
+            self.priority,
+            self.record
+        )
+    }
+}
+
+/// Shows the url masked.
+impl fmt::Debug for StreamPatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamPatch")
+            .field("name", &self.name)
+            .field("url", &self.url.as_deref().map(url::mask))
+            .field("enabled", &self.enabled)
+            .field("size", &(self.width, self.height))
+            .field("fps", &self.fps)
+            .field("codec", &self.codec)
+            .field("priority", &self.priority)
+            .field("record", &self.record)
+            .finish()
+    }
+}
+
+/// The codec with this name in the API.
+pub fn codec_named(name: &str) -> Option<VideoCodec> {
+    [VideoCodec::H264, VideoCodec::H265, VideoCodec::Mjpeg].into_iter().find(|c| c.name() == name)
+}
+
+/// Whether `c` shows as something: no controls, and none of the invisible characters that turn the
+/// direction of the text around them (a name is shown in lists and becomes a file's name).
+fn is_printable(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+}
+
+/// An error unless `name` is 1 to 64 printable characters.
+pub fn check_name(name: &str) -> Result<(), FieldError> {
+    let rule = |got: String| {
+        let what = format!("must be 1 to {NAME_CHARS_MAX} printable characters, {got}");
+        Err(FieldError::new("name", what))
+    };
+    if let Some(c) = name.chars().find(|&c| !is_printable(c)) {
+        return rule(format!("got the character U+{:04X}", u32::from(c)));
+    }
+    match name.chars().count() {
+        0 => rule("got none".into()),
+        n if n > NAME_CHARS_MAX => rule(format!("got {n}")),
+        _ => Ok(()),
+    }
+}
+
+/// An error unless `url` is one that a stream can have. No message repeats a part of it: it may be a
+/// password in the wrong place.
+pub fn check_url(url: &str) -> Result<(), FieldError> {
+    let bad = |what: String| Err(FieldError::new("url", what));
+    if url.len() > URL_BYTES_MAX {
+        return bad(format!("must be at most {URL_BYTES_MAX} bytes, got {}", url.len()));
+    }
+    if let Some(c) = url.chars().find(|&c| c.is_control() || c == ' ') {
+        let code = u32::from(c);
+        return bad(format!("must not hold the character U+{code:04X}; write it as %{code:02X}"));
+    }
+    if url.starts_with("testpattern://") {
+        return Ok(());
+    }
+    if !url.starts_with("rtsp://") {
+        return bad("must begin with rtsp:// or testpattern://".into());
+    }
+    let (host, port) = url::host_and_port(url);
+    if !is_host(host) {
+        return bad("needs a host name or address after rtsp:// (letters, digits, '-', '.', '_', or \
+                    an IPv6 address in brackets); write '/', '?' and '#' in a password as %2F, %3F, %23"
+            .into());
+    }
+    if port.is_some_and(|port| parse_port(port).is_none()) {
+        return bad(
+            "needs a port from 1 to 65535 after the host's ':'; write '/', '?' and '#' in a \
+                    password as %2F, %3F, %23"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+fn is_host(host: &str) -> bool {
+    if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        return inner.contains(':')
+            && inner.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, ':' | '.'));
+    }
+    let is_host_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    !host.is_empty() && host.chars().all(is_host_char)
+}
+
+/// Decimal without sign or leading zero, 1 to 65535.
+fn parse_port(port: &str) -> Option<u16> {
+    let n: u16 = port.parse().ok().filter(|&n| n > 0)?;
+    (n.to_string() == port).then_some(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn patch(name: &str, url: &str) -> StreamPatch {
+        StreamPatch { name: Some(name.into()), url: Some(url.into()), ..StreamPatch::default() }
+    }
+
+    #[track_caller]
+    fn check_bad_url(url: &str, part: &str) {
+        let error = check_url(url).expect_err(url);
+        assert_eq!(error.field, "url");
+        assert!(error.what.contains(part), "{url}: {}", error.what);
+    }
+
+    #[test]
+    fn a_new_stream_has_the_defaults_of_the_contract() {
+        let config = StreamConfig::from_patch(3, &patch("Front Door", "rtsp://cam/1")).expect("ok");
+        assert_eq!((config.id, config.enabled, config.record), (3, true, true));
+        assert_eq!((config.width, config.height, config.fps), (0, 0, 0));
+        assert_eq!((config.codec, config.priority), (VideoCodec::H264, 5));
+    }
+
+    #[test]
+    fn name_and_url_are_required() {
+        let error = StreamConfig::from_patch(0, &StreamPatch::default()).expect_err("no name");
+        assert_eq!(error, FieldError::new("name", "is required"));
+        let no_url = StreamPatch { name: Some("a".into()), ..StreamPatch::default() };
+        let error = StreamConfig::from_patch(0, &no_url).expect_err("no url");
+        assert_eq!(error, FieldError::new("url", "is required"));
+    }
+
+    #[test]
+    fn names() {
+        assert!(check_name("Hof · 門 👩‍💻").is_ok());
+        assert!(check_name(&"ä".repeat(64)).is_ok());
+        for bad in ["", "a\nb", "a\u{202E}b", "\u{7f}", &"ä".repeat(65)] {
+            assert_eq!(check_name(bad).expect_err(bad).field, "name");
+        }
+    }
+
+    #[test]
+    fn urls() {
+        for good in [
+            "rtsp://192.168.1.100:554/stream1",
+            "rtsp://admin:p@ss:w@cam.local/live?channel=1&subtype=0",
+            "rtsp://[fe80::1]:8554",
+            "testpattern://",
+            "testpattern://anything?fps=15",
+        ] {
+            assert_eq!(check_url(good), Ok(()), "{good}");
+        }
+        check_bad_url("http://cam/", "rtsp://");
+        check_bad_url("rtsp://", "host");
+        check_bad_url("rtsp://a b/", "U+0020; write it as %20");
+        check_bad_url("rtsp://cam:99999/", "port");
+        check_bad_url("rtsp://cam:0554/", "port");
+        check_bad_url("rtsp://admin:se/cret@cam/", "%2F");
+        check_bad_url(&format!("rtsp://cam/{}", "x".repeat(1024)), "at most 1024 bytes, got 1035");
+    }
+
+    #[test]
+    fn a_masked_password_is_kept_only_for_the_same_user_and_host() {
+        let old = StreamConfig::from_patch(0, &patch("a", "rtsp://u:secret@cam/1")).expect("ok");
+        let put = |url: &str| {
+            old.patched(&StreamPatch { url: Some(url.into()), ..StreamPatch::default() })
+        };
+        assert_eq!(put("rtsp://u:***@cam:8554/2").expect("kept").url, "rtsp://u:secret@cam:8554/2");
+        assert_eq!(put("rtsp://u:new@evil/2").expect("own").url, "rtsp://u:new@evil/2");
+        for bad in ["rtsp://u:***@evil/1", "rtsp://v:***@cam/1"] {
+            assert_eq!(put(bad).expect_err(bad).field, "url");
+        }
+        let error = StreamConfig::from_patch(1, &patch("b", "rtsp://u:***@cam/1"));
+        assert_eq!(error.expect_err("nothing stored").field, "url");
+    }
+
+    #[test]
+    fn no_password_in_debug_output() {
+        let patch = patch("a", "rtsp://u:secret@cam/1");
+        let config = StreamConfig::from_patch(0, &patch).expect("ok");
+        assert!(!format!("{config:?} {patch:?}").contains("secret"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_in_range_and_can_be_put_back(
+            name in "\\PC{0,70}",
+            url in "(rtsp|testpattern|http)://([a-z]{1,4}:[a-z@:]{0,6}@)?[a-z.\\[\\]:0-9]{0,12}(/\\PC{0,9})?",
+            numbers in (0u16..9000, 0u16..200, 0u8..130),
+        ) {
+            let patch = StreamPatch {
+                width: Some(numbers.0),
+                fps: Some(numbers.1),
+                priority: Some(numbers.2),
+                ..patch(&name, &url)
+            };
+            if let Ok(config) = StreamConfig::from_patch(7, &patch) {
+                prop_assert!((1..=64).contains(&config.name.chars().count()));
+                prop_assert!(config.width <= 8192 && config.fps <= 120 && config.priority <= 100);
+                let back = StreamPatch { url: Some(config.url_masked()), ..patch };
+                prop_assert_eq!(config.patched(&back), Ok(config.clone()));
+            }
+        }
+    }
 }

@@ -77,6 +77,14 @@ struct Open {
     was_key: bool,
 }
 
+/// What came behind the slices of a picture and may stand in front of the next one.
+struct Tail {
+    at: usize,
+    is_key: bool,
+    /// The format before it was seen.
+    format: Option<Arc<VideoFormat>>,
+}
+
 /// Whether markers end pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Markers {
@@ -100,6 +108,8 @@ pub struct Assembler<C> {
     has_marker: bool,
     /// The NAL unit that is still open.
     open: Option<Open>,
+    /// GStreamer repeats parameter sets in front of every slice, so they don't end a picture by themselves.
+    tail: Option<Tail>,
     /// The picture grew too large; the rest of it is left out.
     is_overflowing: bool,
     markers: Markers,
@@ -125,6 +135,7 @@ impl<C: NalCodec> Assembler<C> {
             is_damaged: false,
             has_marker: false,
             open: None,
+            tail: None,
             is_overflowing: false,
             markers: Markers::Unknown(0),
             emitted: None,
@@ -160,7 +171,7 @@ impl<C: NalCodec> Assembler<C> {
 
     /// To be called behind the NAL units of a packet.
     pub fn end_packet(&mut self, packet: &RtpPacket<'_>, out: &mut impl FnMut(AccessUnit)) {
-        if packet.has_marker && self.has_slice {
+        if packet.has_marker && self.has_slice && self.tail.is_none() {
             self.has_marker = true;
             if self.markers == Markers::Trusted && self.open.is_none() {
                 self.end_unit(out);
@@ -288,6 +299,9 @@ impl<C: NalCodec> Assembler<C> {
     fn end_before(&mut self, class: NalClass, out: &mut impl FnMut(AccessUnit)) {
         match class {
             NalClass::Slice { begins_picture: false, .. } => {
+                if let Some(tail) = self.tail.take() {
+                    self.is_key |= tail.is_key;
+                }
                 let is_rest = !self.has_slice && self.emitted == self.timestamp;
                 if self.has_slice && self.has_marker {
                     self.markers = Markers::Lying;
@@ -297,9 +311,17 @@ impl<C: NalCodec> Assembler<C> {
                     self.is_damaged = true;
                 }
             }
-            // Two pictures with one timestamp; without a marker between them it may be two fields.
-            NalClass::Slice { begins_picture: true, .. } if self.has_marker => self.end_unit(out),
-            NalClass::Before { .. } => self.end_unit(out),
+            // Two pictures with one timestamp; with nothing between them it may be two fields.
+            NalClass::Slice { begins_picture: true, .. }
+                if self.has_marker || self.tail.is_some() =>
+            {
+                self.end_unit(out);
+            }
+            NalClass::Before { .. } if self.has_marker => self.end_unit(out),
+            NalClass::Before { .. } if self.has_slice && self.tail.is_none() => {
+                let format = self.codec.format();
+                self.tail = Some(Tail { at: self.data.len(), is_key: false, format });
+            }
             _ => {}
         }
     }
@@ -310,7 +332,10 @@ impl<C: NalCodec> Assembler<C> {
                 self.has_slice = true;
                 self.is_key |= is_key;
             }
-            NalClass::Before { is_key } => self.is_key |= is_key,
+            NalClass::Before { is_key } => match &mut self.tail {
+                Some(tail) => tail.is_key |= is_key,
+                None => self.is_key |= is_key,
+            },
             NalClass::Other => {}
         }
     }
@@ -338,13 +363,14 @@ impl<C: NalCodec> Assembler<C> {
     fn abandon_nal(&mut self) {
         if let Some(open) = self.open.take() {
             self.data.truncate(open.at);
+            self.tail = self.tail.take().filter(|tail| tail.at < open.at);
             (self.has_slice, self.is_key) = (open.had_slice, open.was_key);
         }
     }
 
     fn reset(&mut self) {
         self.data.clear();
-        self.open = None;
+        (self.open, self.tail) = (None, None);
         (self.has_slice, self.is_key, self.has_marker) = (false, false, false);
     }
 
@@ -362,13 +388,16 @@ impl<C: NalCodec> Assembler<C> {
         }
         self.units_searched = self.units_searched.saturating_add(1);
         let mut data = std::mem::take(&mut self.data);
+        let tail = self.tail.take();
+        let next = tail.as_ref().map(|tail| data.split_off(tail.at)).unwrap_or_default();
+        let next_is_key = tail.as_ref().is_some_and(|tail| tail.is_key);
         if !data.is_empty() {
             // A quarter more than the last one: frames vary, and growing copies.
             let hint = (data.len() + data.len() / 4).max(CAPACITY_BYTES_MIN);
             self.size_hint[usize::from(self.is_key)] = hint;
             data.shrink_to_fit();
             out(AccessUnit {
-                format: self.codec.format(),
+                format: tail.map_or_else(|| self.codec.format(), |tail| tail.format),
                 timestamp: self.timestamp.unwrap_or(0),
                 arrived: self.arrived.expect("set with the first packet"),
                 is_key: self.is_key,
@@ -377,6 +406,7 @@ impl<C: NalCodec> Assembler<C> {
             });
         }
         self.reset();
+        (self.data, self.is_key) = (next, next_is_key);
     }
 }
 

@@ -250,6 +250,17 @@ mod tests {
             &[(1, true, SLICE), (1, true, SPS_A), (1, true, PPS_A), (2, true, SEI), (2, true, IDR)],
             &[(1, &[SLICE]), (2, &[SPS_A, PPS_A, SEI, IDR])],
         );
+        // Parameter sets in front of every slice (GStreamer's payloader with several slices a picture).
+        check(
+            &[
+                (1, false, SPS_A),
+                (1, false, IDR),
+                (1, false, SPS_A),
+                (1, true, REST),
+                (2, true, SLICE),
+            ],
+            &[(1, &[SPS_A, IDR, SPS_A, REST]), (2, &[SLICE])],
+        );
         // Two pictures with one time.
         check(&[(1, true, SLICE), (1, true, SLICE)], &[(1, &[SLICE]), (1, &[SLICE])]);
         check(

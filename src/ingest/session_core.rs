@@ -13,6 +13,9 @@ use super::session_tracks::{Counters, Frame, Placed, Tracks};
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent, sdp};
 
+/// How long the sound may go on after the video's good-bye.
+const BYE_WAIT: Duration = Duration::from_millis(500);
+const BYE: &str = "camera ended the stream (RTCP BYE)";
 /// A request without an answer for this long ends the session.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Bytes that wait to be sent: a camera that asks more than it reads is cut off.
@@ -73,6 +76,8 @@ struct Pending {
 
 /// The session of one connection.
 pub struct SessionCore {
+    /// When the video said good-bye while there is sound.
+    bye_at: Option<Instant>,
     url: RtspUrl,
     memory: Memory,
     parser: Parser,
@@ -112,6 +117,7 @@ impl SessionCore {
             has_get_parameter: false,
             has_range: true,
             tracks: Tracks::default(),
+            bye_at: None,
             played_at: None,
             advice_given: 0,
         };
@@ -201,6 +207,12 @@ impl SessionCore {
                 self.ask(method, self.base.clone(), now);
             }
             wait_until = wait_until.min(self.asked_at + self.timeout / 2);
+        }
+        if let Some(bye_at) = self.bye_at {
+            if now >= bye_at + BYE_WAIT {
+                return Err(lost(BYE));
+            }
+            wait_until = wait_until.min(bye_at + BYE_WAIT);
         }
         match self.played_at {
             Some(at) => Ok(wait_until.min(self.tracks.check_video(at, now).map_err(End::Failed)?)),
@@ -498,7 +510,11 @@ impl SessionCore {
             }
             Frame::Bye => {
                 self.tracks.finish(out);
-                return Err(lost("camera ended the stream (RTCP BYE)"));
+                if self.tracks.audio.is_none() {
+                    return Err(lost(BYE));
+                }
+                // The sound's last packets may still be on their way.
+                self.bye_at.get_or_insert(now);
             }
             Frame::Other => {}
         }

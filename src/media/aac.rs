@@ -1,7 +1,7 @@
 //! AAC: AudioSpecificConfig and ADTS headers.
 //!
-//! In here: ISO/IEC 14496-3 sections 1.6.2 and 1.A.2, as far as a track description needs them. Not in
-//! here: RTP (ingest). Outside bytes: what is out of range is refused, never a panic.
+//! In here: ISO/IEC 14496-3 sections 1.6.2 and 1.A.2, as far as a track description needs them. Not
+//! in here: RTP (ingest). Outside bytes: what is out of range is refused, never a panic.
 
 use super::bits::BitReader;
 use super::format::{AudioCodec, AudioFormat};
@@ -107,7 +107,8 @@ fn parse_sample_rate(bits: &mut BitReader) -> Option<u32> {
     }
 }
 
-/// Channels of a `program_config_element` (section 4.4.1.1): front, side, back, and low frequency ones.
+/// Channels of a `program_config_element` (section 4.4.1.1): front, side, back, and low frequency
+/// ones.
 fn parse_program_channels(bits: &mut BitReader) -> Option<u8> {
     bits.skip(10)?; // element_instance_tag, object_type, sampling_frequency_index
     let (front, side, back) = (bits.u(4)?, bits.u(4)?, bits.u(4)?);
@@ -157,8 +158,8 @@ pub fn audio_format(asc: &[u8]) -> Result<AudioFormat, String> {
     })
 }
 
-/// Parses the ADTS header at the start of `data` (section 1.A.2.2): length of the header, length of the
-/// frame with its header, and the AudioSpecificConfig that says the same.
+/// Parses the ADTS header at the start of `data` (section 1.A.2.2): length of the header, length of
+/// the frame with its header, and the AudioSpecificConfig that says the same.
 ///
 /// `None`: no header, cut off, a reserved rate, or a frame shorter than its header. The frame may
 /// reach past `data`.

@@ -1,9 +1,9 @@
 //! FLAC encoder (RFC 9639), as small as G.711 needs: 16 bits, one or two channels, lossless.
 //!
-//! In here: constant, verbatim and fixed prediction, Rice partitions, wasted bits (G.711 has two or three
-//! in every sample). Not in here: linear prediction, stereo decorrelation, which buy little on
-//! a microphone's 8 kHz. Frames keep the streamable subset (section 7) and variable block size numbering,
-//! so that each RTP payload can be a frame of its own.
+//! In here: constant, verbatim and fixed prediction, Rice partitions, wasted bits (G.711 has two or
+//! three in every sample). Not in here: linear prediction, stereo decorrelation, which buy little
+//! on a microphone's 8 kHz. Frames keep the streamable subset (section 7) and variable block size
+//! numbering, so that each RTP payload can be a frame of its own.
 
 use super::bits::BitWriter;
 use super::format::{AudioCodec, AudioFormat};
@@ -51,7 +51,8 @@ pub struct FlacEncoder {
 }
 
 impl FlacEncoder {
-    /// `channels` is 1 or 2 and `sample_rate` 1 to 655350 Hz (section 8.2); others are moved into range.
+    /// `channels` is 1 or 2 and `sample_rate` 1 to 655350 Hz (section 8.2); others are moved into
+    /// range.
     pub fn new(sample_rate: u32, channels: u8) -> Self {
         Self {
             sample_rate: sample_rate.clamp(1, 655_350),
@@ -62,8 +63,8 @@ impl FlacEncoder {
         }
     }
 
-    /// The STREAMINFO block without its header (section 8.2). Number of samples, frame sizes and checksum
-    /// are 0, not known: a recording is described before it is made.
+    /// The STREAMINFO block without its header (section 8.2). Number of samples, frame sizes and
+    /// checksum are 0, not known: a recording is described before it is made.
     pub fn stream_info(&self) -> [u8; 34] {
         let mut info = [0; 34];
         info[..2].copy_from_slice(&(BLOCK_SAMPLES_MIN as u16).to_be_bytes());
@@ -116,7 +117,8 @@ fn encode_header(sample_rate: u32, channels: u8, sample_number: u64, block: usiz
     out
 }
 
-/// Code of the sample rate, and its value behind the header with the length in bytes (section 9.1.2).
+/// Code of the sample rate, and its value behind the header with the length in bytes (section
+/// 9.1.2).
 fn rate_code(rate: u32) -> (u8, u16, usize) {
     const TABLE: [u32; 11] =
         [88200, 176_400, 192_000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000];

@@ -1,7 +1,8 @@
 //! G.711: A-law and mu-law, both directions (ITU-T G.711).
 //!
-//! In here: one byte is one sample of 8 bits that stands for one of 13 or 14. Browsers do not play G.711 in
-//! MP4, so it is decoded and stored as FLAC (`flac.rs`); the way back is what proves that nothing is lost.
+//! In here: one byte is one sample of 8 bits that stands for one of 13 or 14. Browsers do not play
+//! G.711 in MP4, so it is decoded and stored as FLAC (`flac.rs`); the way back is what proves that
+//! nothing is lost.
 
 /// Which of the two laws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,8 @@ impl Law {
         payload.iter().map(|&code| self.decode(code)).collect()
     }
 
-    /// The code whose interval holds `sample`. For every code but mu-law 0x7F (minus zero, which decodes
-    /// to 0 like 0xFF) this undoes `decode`.
+    /// The code whose interval holds `sample`. For every code but mu-law 0x7F (minus zero, which
+    /// decodes to 0 like 0xFF) this undoes `decode`.
     pub fn encode(self, sample: i16) -> u8 {
         match self {
             Self::A => encode_a(sample),
@@ -69,7 +70,8 @@ const fn decode_a(code: u8) -> i16 {
     if code & 0x80 != 0 { magnitude } else { -magnitude }
 }
 
-/// Table 2a of G.711, at 16 bits: all bits are inverted, 33 steps of bias at 14 bits are 0x84 at 16.
+/// Table 2a of G.711, at 16 bits: all bits are inverted, 33 steps of bias at 14 bits are 0x84 at
+/// 16.
 const fn decode_mu(code: u8) -> i16 {
     let code = !code;
     let segment = code >> 4 & 7;

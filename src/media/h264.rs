@@ -1,7 +1,7 @@
 //! H.264: what the recorder has to know of a NAL unit, and the decoder configuration (`avcC`).
 //!
-//! In here: parameter sets (ITU-T H.264 section 7.3.2.1), the head of a slice, SEI as far as it marks a
-//! place where decoding can start. Not in here: framing (`nal.rs`), access units (ingest).
+//! In here: parameter sets (ITU-T H.264 section 7.3.2.1), the head of a slice, SEI as far as it
+//! marks a place where decoding can start. Not in here: framing (`nal.rs`), access units (ingest).
 //! Outside bytes: every field is range-checked, and what cannot be is refused, never a panic.
 
 use super::bits::BitReader;
@@ -20,7 +20,8 @@ pub const NAL_AUD: u8 = 9;
 pub const SIDE_PIXELS_MAX: u32 = 8192;
 /// Real parameter sets stay under 100 bytes, with scaling lists and VUI under 400.
 pub const SET_BYTES_MAX: usize = 4096;
-/// SEI messages that matter here (H.264 section D.1.8) stand first; signatures of signed video follow.
+/// SEI messages that matter here (H.264 section D.1.8) stand first; signatures of signed video
+/// follow.
 const SEI_BYTES_READ: usize = 512;
 /// SEI payload type of a recovery point (H.264 section D.1.1).
 const SEI_RECOVERY_POINT: u32 = 6;
@@ -50,8 +51,8 @@ pub fn first_mb_in_slice(nal: &[u8]) -> Option<u32> {
     BitReader::new(head.get(1..len)?).ue()
 }
 
-/// Whether an SEI unit says that decoding can start here (H.264 section D.2.8): streams with intra refresh
-/// have no IDR at all.
+/// Whether an SEI unit says that decoding can start here (H.264 section D.2.8): streams with intra
+/// refresh have no IDR at all.
 pub fn is_recovery_point_sei(nal: &[u8]) -> bool {
     if nal_type(nal) != NAL_SEI {
         return false;
@@ -109,8 +110,9 @@ const HIGH_PROFILES: [u8; 13] = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 
 impl Sps {
     /// Parses a sequence parameter set, header byte included.
     ///
-    /// Errors: not an SPS, cut off, or values outside of the standard or of `SIDE_PIXELS_MAX`. A VUI that
-    /// is broken counts as absent: cameras get it wrong, and the picture does not depend on it.
+    /// Errors: not an SPS, cut off, or values outside of the standard or of `SIDE_PIXELS_MAX`. A
+    /// VUI that is broken counts as absent: cameras get it wrong, and the picture does not depend
+    /// on it.
     pub fn parse(nal: &[u8]) -> Result<Sps, String> {
         if nal_type(nal) != NAL_SPS {
             return Err(format!("NAL unit of type {} is no H.264 SPS", nal_type(nal)));
@@ -172,7 +174,8 @@ fn parse_sps(bits: &mut BitReader) -> Option<Result<Sps, String>> {
     };
     let has_vui = bits.flag()?;
     let vui = if has_vui { parse_vui(bits).unwrap_or_default() } else { Vui::default() };
-    // Intra profiles and all-intra constraint: H.264 section E.2.1, max_num_reorder_frames inferred.
+    // Intra profiles and all-intra constraint: H.264 section E.2.1, max_num_reorder_frames
+    // inferred.
     let is_intra =
         matches!(profile_idc, 44 | 86 | 100 | 110 | 122 | 244) && constraints & 0x10 != 0;
     let is_ordered = profile_idc == 66 || order_type == 2 || is_intra;

@@ -1,8 +1,8 @@
 //! H.265: what the recorder has to know of a NAL unit, and the decoder configuration (`hvcC`).
 //!
-//! In here: parameter sets (ITU-T H.265 section 7.3.2), the head of a slice. The fields in front of the
-//! VUI are in `h265_sps.rs`. Not in here: framing (`nal.rs`), access units (ingest).
-//! Outside bytes: every field is range-checked, and what cannot be is refused, never a panic.
+//! In here: parameter sets (ITU-T H.265 section 7.3.2), the head of a slice. The fields in front of
+//! the VUI are in `h265_sps.rs`. Not in here: framing (`nal.rs`), access units (ingest). Outside
+//! bytes: every field is range-checked, and what cannot be is refused, never a panic.
 
 use super::format::{VideoCodec, VideoFormat};
 use super::h264::SET_BYTES_MAX;
@@ -27,7 +27,8 @@ pub fn is_vcl(nal: &[u8]) -> bool {
     nal_type(nal) < 32
 }
 
-/// Whether the unit belongs to a picture at which decoding can start (BLA, IDR, CRA; types 16 to 23).
+/// Whether the unit belongs to a picture at which decoding can start (BLA, IDR, CRA; types 16 to
+/// 23).
 pub fn is_irap(nal: &[u8]) -> bool {
     (16..=23).contains(&nal_type(nal))
 }
@@ -43,8 +44,8 @@ pub fn first_slice_segment_in_pic(nal: &[u8]) -> Option<bool> {
 
 /// The video format of a stream with these parameter sets (NAL units with header, no start codes).
 ///
-/// Errors: an SPS that `Sps::parse` refuses; a VPS or PPS that is none or too long. A VPS that is damaged
-/// inside is accepted: decoders do not need it for a single layer.
+/// Errors: an SPS that `Sps::parse` refuses; a VPS or PPS that is none or too long. A VPS that is
+/// damaged inside is accepted: decoders do not need it for a single layer.
 pub fn video_format(vps: &[u8], sps: &[u8], pps: &[u8]) -> Result<VideoFormat, String> {
     let (vps, sps, pps) = (trim_zeros(vps), trim_zeros(sps), trim_zeros(pps));
     let parsed = Sps::parse(sps)?;
@@ -93,8 +94,8 @@ fn encode_hvcc(parsed: &Sps, vps: &[u8], sps: &[u8], pps: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The `codecs` parameter of ISO/IEC 14496-15 annex E.3: profile, compatibility flags in reverse bit order,
-/// tier and level, constraint bytes without the zeros at their end.
+/// The `codecs` parameter of ISO/IEC 14496-15 annex E.3: profile, compatibility flags in reverse
+/// bit order, tier and level, constraint bytes without the zeros at their end.
 fn codecs_parameter(profile: &ProfileTierLevel) -> String {
     let space = ["", "A", "B", "C"][usize::from(profile.space & 3)];
     let tier = if profile.is_high_tier { 'H' } else { 'L' };

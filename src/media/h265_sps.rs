@@ -1,13 +1,19 @@
 //! H.265 sequence parameter set, and the frame rate of the video parameter set.
 //!
-//! In here: ITU-T H.265 sections 7.3.2.1, 7.3.2.2, 7.3.3, 7.3.4, 7.3.7 and E.2.1, as far as they stand in front
-//! of what the recorder needs. What lies behind the picture size is only read to reach the frame rate
-//! in the VUI: when it cannot be followed, the rate is unknown and the set still good.
+//! In here: ITU-T H.265 sections 7.3.2.1, 7.3.2.2, 7.3.3, 7.3.4, 7.3.7 and E.2.1, as far as they
+//! stand in front of what the recorder needs. What lies behind the picture size is only read to
+//! reach the frame rate in the VUI: when it cannot be followed, the rate is unknown and the set
+//! still good.
 
 use super::bits::BitReader;
 use super::h264::{SET_BYTES_MAX, check_size, fps_milli, hex};
 use super::h265::{NAL_SPS, NAL_VPS, nal_type};
 use super::nal::unescape;
+
+/// `sps_max_dec_pic_buffering_minus1` is at most 15 (section A.4.2); one more is let pass.
+const REFERENCES_MAX: usize = 16;
+/// `delta_poc_minus1` and `abs_delta_rps_minus1` are below 2^15 (section 7.4.8).
+const DELTA_MAX: u32 = (1 << 15) - 1;
 
 /// General part of `profile_tier_level` (H.265 section 7.3.3).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +72,8 @@ impl Sps {
     }
 }
 
-/// From the beginning to the sub-layer ordering info. Also returns the bits of `slice_pic_order_cnt_lsb`.
+/// From the beginning to the sub-layer ordering info. Also returns the bits of
+/// `slice_pic_order_cnt_lsb`.
 fn parse_head(bits: &mut BitReader) -> Option<Result<(Sps, u32), String>> {
     bits.u(4)?; // sps_video_parameter_set_id
     let sub_layers = bits.u(3)?; // sps_max_sub_layers_minus1
@@ -197,35 +204,51 @@ fn skip_scaling_lists(bits: &mut BitReader) -> Option<()> {
     Some(())
 }
 
-/// All short-term reference picture sets of the SPS (H.265 section 7.3.7). Of each set only the number of
-/// pictures matters, because a set that is predicted from its predecessor has one flag pair for each.
+/// Distances of reference pictures in display order: past ones first, nearest first.
+type Deltas = heapless::Vec<i32, REFERENCES_MAX>;
+
+/// All short-term reference picture sets of the SPS (H.265 section 7.3.7). The distances matter,
+/// because a set that is predicted from its predecessor has flags for each of them.
 fn skip_reference_sets(bits: &mut BitReader) -> Option<()> {
-    let count = bits.ue_max(64)?;
-    let mut pictures = 0u32;
-    for index in 0..count {
+    let mut deltas = Deltas::new();
+    for index in 0..bits.ue_max(64)? {
         let is_predicted = index > 0 && bits.flag()?;
-        if is_predicted {
-            bits.flag()?; // delta_rps_sign
-            bits.ue()?; // abs_delta_rps_minus1
-            let mut kept = 0;
-            for _ in 0..=pictures {
-                let is_used = bits.flag()?;
-                let is_kept = is_used || bits.flag()?; // use_delta_flag, 1 when absent
-                kept += u32::from(is_kept);
-            }
-            pictures = kept;
-        } else {
-            pictures = bits.ue_max(16)? + bits.ue_max(16)?;
-            for _ in 0..pictures {
-                bits.ue()?; // delta_poc_minus1
-                bits.flag()?; // used_by_curr_pic_flag
-            }
-        }
-        if pictures > 16 {
-            return None; // sps_max_dec_pic_buffering_minus1 is at most 15
-        }
+        deltas = if is_predicted { predict_deltas(bits, &deltas)? } else { read_deltas(bits)? };
     }
     Some(())
+}
+
+/// A set that is written out.
+fn read_deltas(bits: &mut BitReader) -> Option<Deltas> {
+    let counts = [bits.ue_max(16)?, bits.ue_max(16)?];
+    let mut deltas = Deltas::new();
+    for (count, sign) in counts.into_iter().zip([-1, 1]) {
+        let mut distance = 0;
+        for _ in 0..count {
+            distance += bits.ue_max(DELTA_MAX)? as i32 + 1; // delta_poc_minus1
+            bits.flag()?; // used_by_curr_pic_flag
+            deltas.push(sign * distance).ok()?;
+        }
+    }
+    Some(deltas)
+}
+
+/// A set that says which pictures of its predecessor it keeps (equations 7-61 and 7-62): all
+/// distances are shifted, and the one that becomes 0 is the picture itself.
+fn predict_deltas(bits: &mut BitReader, predecessor: &Deltas) -> Option<Deltas> {
+    let is_past = bits.flag()?; // delta_rps_sign
+    let shift = bits.ue_max(DELTA_MAX)? as i32 + 1; // abs_delta_rps_minus1
+    let shift = if is_past { -shift } else { shift };
+    let mut deltas = Deltas::new();
+    for delta in predecessor.iter().copied().chain([0]) {
+        let is_used = bits.flag()?;
+        let is_kept = is_used || bits.flag()?; // use_delta_flag, 1 when absent
+        if is_kept && delta + shift != 0 {
+            deltas.push(delta + shift).ok()?;
+        }
+    }
+    deltas.sort_unstable_by_key(|&delta| (delta > 0, delta.abs()));
+    Some(deltas)
 }
 
 /// H.265 section E.2.1, up to the timing info.

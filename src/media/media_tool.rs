@@ -65,3 +65,8 @@ pub fn run_tolerant(tool: &str, args: &[&str]) -> (Vec<u8>, String) {
     }
     (output.stdout, complaint)
 }
+/// The same, as text.
+#[track_caller]
+pub fn run_text(tool: &str, args: &[&str]) -> String {
+    String::from_utf8(run(tool, args)).unwrap()
+}

@@ -5,13 +5,22 @@
 pub mod aac;
 pub mod bits;
 pub mod flac;
+pub mod fmp4;
+mod fmp4_entry;
+mod fmp4_fragment;
+mod fmp4_index;
+mod fmp4_moof;
+pub mod fmp4_scan;
 pub mod format;
 pub mod g711;
 pub mod h264;
 pub mod h265;
 mod h265_sps;
 #[cfg(test)]
+mod media_clip;
+#[cfg(test)]
 mod media_tool;
+mod mp4_box;
 pub mod nal;
 pub mod packet;
 pub mod reorder;

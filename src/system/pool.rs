@@ -29,12 +29,27 @@ impl Pool {
     /// Starts `threads` threads with room for `queue_max` waiting jobs. The threads end when the last
     /// clone of the pool is dropped.
     pub fn start(name: &str, threads: usize, queue_max: usize) -> std::io::Result<Self> {
+        Self::start_from(name, 0, threads, queue_max)
+    }
+
+    /// The same with names that count from `first`: pools of one kind tell their threads apart.
+    pub fn start_from(
+        name: &str,
+        first: usize,
+        threads: usize,
+        queue_max: usize,
+    ) -> std::io::Result<Self> {
         let (jobs, queue) = bounded::<Job>(queue_max);
-        for n in 0..threads {
+        for n in first..first + threads {
             let queue = queue.clone();
             drop(spawn(&format!("{name}-{n}"), move || work(&queue))?);
         }
         Ok(Self { jobs })
+    }
+
+    /// Whether both are handles of one pool.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.jobs.same_channel(&other.jobs)
     }
 
     /// Queues `job` and waits for its result. Dropping the future does not stop a job that is queued.

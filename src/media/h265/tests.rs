@@ -1,5 +1,8 @@
+//! Parameter sets of real encoders, and of nobody.
+
 use super::*;
 use crate::media::bits::BitWriter;
+use crate::media::media_tool::{TempDir, run_tolerant};
 use proptest::prelude::*;
 
 /// libx265, Main, 320x180 at 15 fps, scaling lists of its own, 2 frames of reordering.
@@ -71,12 +74,12 @@ fn rate_comes_from_the_vps_when_the_sps_has_none() {
     assert_eq!(video_format(&timed_vps(), &sps, &pps).unwrap().fps_milli, 15_000, "the SPS first");
 }
 
-/// `profile_tier_level` of Main at level 4 with three sub-layers, of which the first has a profile and a level
-/// and the second a level.
+/// `profile_tier_level` of Main at level 4 with three sub-layers, of which the first has a profile
+/// and a level and the second a level.
 fn write_profile(bits: &mut BitWriter) {
     bits.all(&[(8, 1), (32, 0x6000_0000), (32, 0x9000_0000), (16, 0), (8, 120)]);
     bits.all(&[(2, 3), (2, 1), (12, 0)]);
-    bits.all(&[(32, 0x0160_0000), (32, 0x0000_9000), (24, 0), (8, 60), (8, 90)]);
+    bits.all(&[(32, 0x0160_0000), (32, 0x0090_0000), (24, 0), (8, 60), (8, 90)]);
 }
 
 /// Three sub-layers, info for each, two layer sets, 12.5 frames per second.
@@ -88,7 +91,9 @@ fn timed_vps() -> Vec<u8> {
     (0..9).for_each(|_| bits.ue(1));
     bits.u(6, 1);
     bits.ue(1);
-    bits.all(&[(2, 3), (1, 1), (32, 2), (32, 25), (1, 0), (1, 1)]);
+    bits.all(&[(2, 3), (1, 1), (32, 2), (32, 25), (1, 0)]);
+    bits.ue(0); // vps_num_hrd_parameters
+    bits.all(&[(1, 0), (1, 1)]);
     escape(&bits.finish())
 }
 
@@ -104,8 +109,9 @@ fn escape(plain: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Everything that stands between the size and the frame rate: scaling lists of its own, PCM, predicted reference
-/// sets, long-term references. No encoder at hand writes them all; some cameras do (camera-quirks row 21).
+/// Everything that stands between the size and the frame rate: scaling lists of its own, PCM,
+/// predicted reference sets, long-term references. No encoder at hand writes them all; some cameras
+/// do (camera-quirks row 21).
 fn crowded_sps() -> Vec<u8> {
     let mut bits = BitWriter::new(vec![0x42, 1]);
     bits.all(&[(4, 0), (3, 2), (1, 1)]);
@@ -113,15 +119,15 @@ fn crowded_sps() -> Vec<u8> {
     bits.ue(0);
     bits.ue(2); // 4:2:2
     bits.ue(1928);
-    bits.ue(1090);
+    bits.ue(1096);
     bits.u(1, 1);
-    bits.all_ue(&[1, 3, 4, 6]);
+    bits.all_ue(&[1, 3, 4, 12]);
     bits.ue(2);
-    bits.ue(1); // 10 bits luma, 9 bits chroma
+    bits.ue(2); // 10 bits
     bits.ue(4); // slice_pic_order_cnt_lsb of 8 bits
     bits.u(1, 1);
     bits.all_ue(&[4, 0, 0, 4, 2, 0, 4, 3, 0]);
-    (0..6).for_each(|_| bits.ue(1));
+    bits.all_ue(&[0, 3, 0, 3, 1, 1]); // block sizes, transform depths
     bits.all(&[(1, 1), (1, 1)]);
     write_scaling_lists(&mut bits);
     bits.all(&[(2, 3), (1, 1), (8, 0x77)]);
@@ -136,7 +142,7 @@ fn crowded_sps() -> Vec<u8> {
     bits.all_ue(&[0, 0]);
     bits.all(&[(3, 0), (1, 1)]);
     (0..4).for_each(|_| bits.ue(7));
-    bits.all(&[(1, 1), (32, 1001), (32, 30_000), (1, 0), (1, 1)]);
+    bits.all(&[(1, 1), (32, 1001), (32, 30_000), (3, 0), (1, 0), (1, 1)]);
     escape(&bits.finish())
 }
 
@@ -157,7 +163,8 @@ fn write_scaling_lists(bits: &mut BitWriter) {
     }
 }
 
-/// Three sets: two pictures before and one after; predicted, of which three of four stay; predicted from that.
+/// Three sets: two pictures before and one after; predicted, of which three of four are kept, one
+/// of these being the picture itself; predicted from the two that are left.
 fn write_reference_sets(bits: &mut BitWriter) {
     bits.ue(3);
     bits.all_ue(&[2, 1]);
@@ -170,16 +177,39 @@ fn write_reference_sets(bits: &mut BitWriter) {
     bits.all(&[(1, 1), (2, 0b01), (2, 0b00), (1, 1)]);
     bits.all(&[(1, 1), (1, 1)]);
     bits.ue(0);
-    bits.all(&[(1, 1), (1, 1), (1, 1), (2, 0b01)]);
+    bits.all(&[(1, 1), (1, 1), (2, 0b01)]);
 }
 
 #[test]
 fn crowded_sps_is_followed_to_the_frame_rate() {
     let sps = Sps::parse(&crowded_sps()).unwrap();
-    assert_eq!((sps.width, sps.height), (1928 - 8, 1090 - 10));
-    assert_eq!((sps.bit_depth_luma, sps.bit_depth_chroma, sps.chroma_format_idc), (10, 9, 2));
+    assert_eq!((sps.width, sps.height), (1920, 1080));
+    assert_eq!((sps.bit_depth_luma, sps.bit_depth_chroma, sps.chroma_format_idc), (10, 10, 2));
     assert_eq!((sps.temporal_layers, sps.reorder_frames, sps.profile.level_idc), (3, 3, 120));
     assert_eq!(sps.fps_milli, 29_970);
+}
+
+/// The hand-made sets are only worth something when another parser takes them for the same.
+#[test]
+fn crowded_sets_are_understood_by_ffmpeg() {
+    let mut stream = Vec::new();
+    for nal in [timed_vps(), crowded_sps(), bytes(PPS)] {
+        stream.extend_from_slice(&[0, 0, 0, 1]);
+        stream.extend_from_slice(&nal);
+    }
+    let dir = TempDir::new();
+    let path = dir.write("sets.h265", &stream);
+    let input = ["-v", "trace", "-f", "hevc", "-i", &path];
+    let filter = ["-c", "copy", "-bsf:v", "trace_headers", "-f", "null", "-"];
+    // There is no picture, so ffmpeg fails in the end, but not before it has shown the sets.
+    let (_, trace) = run_tolerant("ffmpeg", &[&input[..], &filter[..]].concat());
+    assert!(!trace.contains("Failed to read unit"), "a set is malformed");
+    for (field, value) in [("vps_time_scale", "25"), ("vui_time_scale", "30000")] {
+        let line = trace.lines().find(|line| line.contains(field)).expect(field);
+        assert!(line.ends_with(&format!(" = {value}")), "{line}");
+    }
+    assert!(trace.contains("num_long_term_ref_pics_sps"));
+    assert!(trace.contains("scaling_list_delta_coeff"));
 }
 
 #[test]

@@ -1,0 +1,199 @@
+#!/bin/sh
+# Builds, runs and tests LightNVR on Debian 12, Debian 13 and Raspberry Pi OS. Without a word it
+# lists what it can do. Missing Debian packages are installed and named first; nothing else outside
+# of target/ is touched.
+set -eu
+cd "$(dirname "$0")"
+
+# The documents promise target/release/lightnvr, wherever the caller keeps other builds.
+CARGO_TARGET_DIR="$PWD/target"
+export CARGO_TARGET_DIR
+DEMO_DIR=target/demo
+VENV_DIR=target/venv
+
+usage() {
+	cat <<'USAGE'
+usage: ./build.sh COMMAND
+  run     build, then start the demo in target/demo (more arguments go to the program)
+  build   the release binary, target/release/lightnvr
+  check   the quick loop: rustfmt, clippy, unit tests, shellcheck, tidy test
+  test    everything: check, release build, all tests against the release binary
+  bench   memory and CPU of the release binary; table here, figures in target/bench/latest.json
+  soak    what takes longer than test: 100 kills instead of 25
+USAGE
+}
+
+say() {
+	printf 'build.sh: %s\n' "$*"
+}
+
+die() {
+	printf 'build.sh: %s\n' "$*" >&2
+	exit 1
+}
+
+# Installs what is missing. Each argument is TEST:PACKAGE; TEST is a command that the package brings,
+# or a file if it starts with a slash, or empty to ask dpkg (for packages without a command).
+need() {
+	missing=
+	for pair in "$@"; do
+		test=${pair%%:*}
+		package=${pair#*:}
+		case $test in
+		'') dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed && continue ;;
+		/*) [ -e "$test" ] && continue ;;
+		*) command -v "$test" >/dev/null && continue ;;
+		esac
+		missing="$missing $package"
+	done
+	[ -n "$missing" ] || return 0
+	command -v apt-get >/dev/null || die "these Debian packages are missing, and there is no apt-get:$missing"
+	say "installing Debian packages:$missing"
+	as_root=
+	if [ "$(id -u)" -ne 0 ]; then
+		command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get install$missing"
+		as_root=sudo
+	fi
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q </dev/null
+	# shellcheck disable=SC2086 # a list of package names
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing </dev/null
+}
+
+# Ends with advice unless cargo is there and at least as new as rust-version in Cargo.toml says.
+need_cargo() {
+	want=$(sed -n 's/^rust-version = "\([0-9.]*\)".*/\1/p' Cargo.toml)
+	# rustup puts cargo where a shell that was open before doesn't look.
+	command -v cargo >/dev/null || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+	have=none
+	if command -v cargo >/dev/null; then
+		have=$(cargo --version | sed 's/^cargo \([0-9]*\.[0-9]*\).*/\1/')
+		oldest=$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)
+		[ "$oldest" = "$want" ] && return 0
+	fi
+	cat >&2 <<ADVICE
+build.sh: Rust $want or newer is needed, found: $have. Debian's own rustc and cargo are too old.
+  A newer one, for your user alone:
+    Debian 13:  sudo apt-get install rustup && rustup default stable
+    elsewhere:  follow https://rustup.rs, then open a new shell
+  An older rustup toolchain is brought up to date by: rustup update stable
+ADVICE
+	exit 1
+}
+
+need_build() {
+	# openh264 is C++, and its x86 assembly is written for nasm.
+	set -- cc:gcc g++:g++ /etc/ssl/certs/ca-certificates.crt:ca-certificates
+	case $(uname -m) in
+	x86_64 | i?86) set -- "$@" nasm:nasm ;;
+	esac
+	need "$@"
+	need_cargo
+	# Four compilers at once don't fit into a 2 GB board.
+	if [ -z "${CARGO_BUILD_JOBS:-}" ] && [ "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt 3000000 ]; then
+		export CARGO_BUILD_JOBS=2
+	fi
+}
+
+need_lint() {
+	need shellcheck:shellcheck
+	for part in fmt clippy; do
+		cargo "$part" --version >/dev/null 2>&1 ||
+			die "cargo $part is missing: rustup component add rustfmt clippy"
+	done
+}
+
+need_gst() {
+	need /usr/bin/python3:python3 ffmpeg:ffmpeg :python3-gi :gir1.2-gst-rtsp-server-1.0 \
+		:gstreamer1.0-plugins-base :gstreamer1.0-plugins-good
+}
+
+need_test() {
+	need_gst
+	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv
+	# Debian's python3, because another one on PATH may come without venv.
+	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then
+		say "installing tests/requirements.txt into $VENV_DIR"
+		rm -rf "$VENV_DIR"
+		/usr/bin/python3 -m venv "$VENV_DIR"
+		"$VENV_DIR/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
+		cp tests/requirements.txt "$VENV_DIR/requirements.txt"
+	fi
+}
+
+release() {
+	cargo build --release --locked
+}
+
+# All tests, or those that the arguments of `cargo test` select.
+run_tests() {
+	LIGHTNVR_BIN="$PWD/target/release/lightnvr"
+	export LIGHTNVR_BIN
+	if cargo nextest --version >/dev/null 2>&1; then
+		cargo nextest run --locked --no-fail-fast "$@"
+	else
+		# Two at a time, as nextest does it on two cores: the tests start recorders and browsers.
+		cargo test --locked --no-fail-fast "$@" -- --test-threads=2
+	fi
+}
+
+cmd_run() {
+	need_build
+	release
+	mkdir -p "$DEMO_DIR"
+	if [ -f "$DEMO_DIR/initial-password" ]; then
+		say "user admin, password $(cat "$DEMO_DIR/initial-password") (from $DEMO_DIR/initial-password)"
+	elif [ -n "$(ls -A "$DEMO_DIR")" ]; then
+		say "user admin, with the password that you chose; to begin anew: rm -r $DEMO_DIR"
+	fi
+	exec target/release/lightnvr --data-dir "$DEMO_DIR" --demo "$@"
+}
+
+cmd_build() {
+	need_build
+	release
+}
+
+cmd_check() {
+	need_build
+	need_lint
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	shellcheck build.sh .ci/run
+	cargo test --locked --lib --test tidy
+}
+
+cmd_test() {
+	cmd_check
+	need_test
+	release
+	run_tests
+}
+
+cmd_soak() {
+	need_build
+	need_test
+	release
+	SOAK=1 run_tests --test record_kill
+}
+
+cmd_bench() {
+	need_build
+	need_gst
+	release
+	/usr/bin/python3 tests/bench/bench.py
+}
+
+command=${1:-}
+[ $# -eq 0 ] || shift
+case $command in
+run) cmd_run "$@" ;;
+build | check | test | bench | soak)
+	[ $# -eq 0 ] || die "$command takes no arguments"
+	"cmd_$command"
+	;;
+'') usage ;;
+*)
+	usage >&2
+	die "no such command: $command"
+	;;
+esac

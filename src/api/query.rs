@@ -1,0 +1,246 @@
+//! The query of the list of recordings: text to a checked value, and the text of its continuation.
+//! Keeps PURE-CORE.
+
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+
+use super::error::{ApiError, echo};
+use super::route::parse_id;
+use super::wire::decode_percent;
+use crate::config::range_rule;
+use crate::system::clock;
+
+/// `limit`: a list without one has no end of its own.
+pub const LIMIT_RANGE: RangeInclusive<u64> = 1..=1_000_000;
+/// Every parameter that a client may give.
+pub const KNOWN: &str = "stream_id, start, end, before, after, limit, order";
+
+/// Which recordings are wanted, and in which order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordingsQuery {
+    pub stream_id: Option<u32>,
+    /// Unix milliseconds: recordings that overlap `[start, end)`.
+    pub start_ms: Option<i64>,
+    pub end_ms: Option<i64>,
+    /// Ids, exclusive.
+    pub before: Option<u64>,
+    pub after: Option<u64>,
+    /// How many are still to be listed.
+    pub limit: Option<u64>,
+    pub is_descending: bool,
+    /// The last id of the page before this one; only the program itself asks so.
+    pub continue_from: Option<u64>,
+}
+
+/// Parses a query. `is_follow_up` allows `continue`, which an outside client can't use: it gets a
+/// piece of a document.
+pub fn parse_recordings(query: &str, is_follow_up: bool) -> Result<RecordingsQuery, ApiError> {
+    let mut parsed = RecordingsQuery::default();
+    let mut seen: Vec<String> = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // `+` stays `+`: no parameter has a space, and a time may have an offset.
+        let (name, value) = (decode_percent(name), decode_percent(value));
+        let (name, value) = match (name, value) {
+            (Some(name), Some(value)) => (name, value),
+            (Some(name), None) => return Err(ApiError::field(&echo(&name), "is not valid UTF-8")),
+            (None, _) => return Err(ApiError::BadRequest("query is not valid UTF-8".into())),
+        };
+        set(&mut parsed, &name, &value, is_follow_up)?;
+        if seen.contains(&name) {
+            return Err(ApiError::field(&echo(&name), "is given twice"));
+        }
+        seen.push(name);
+    }
+    Ok(parsed)
+}
+
+fn set(
+    query: &mut RecordingsQuery,
+    name: &str,
+    value: &str,
+    is_follow_up: bool,
+) -> Result<(), ApiError> {
+    let bad = |rule: &str| ApiError::field(name, format!("{rule}, got \"{}\"", echo(value)));
+    let id = || parse_id(value).ok_or_else(|| bad(&range_rule(&(0..=u64::MAX))));
+    let at = || {
+        let rule = "must be an RFC 3339 time such as 2025-03-09T10:00:00Z (a + in it as %2B)";
+        clock::parse_rfc3339_ms(value).ok_or_else(|| bad(rule))
+    };
+    match name {
+        "stream_id" => {
+            let rule = range_rule(&(0..=u64::from(u32::MAX)));
+            query.stream_id = Some(parse_id(value).ok_or_else(|| bad(&rule))?);
+        }
+        "start" => query.start_ms = Some(at()?),
+        "end" => query.end_ms = Some(at()?),
+        "before" => query.before = Some(id()?),
+        "after" => query.after = Some(id()?),
+        "limit" => {
+            let limit = parse_id(value).filter(|limit| LIMIT_RANGE.contains(limit));
+            query.limit = Some(limit.ok_or_else(|| bad(&range_rule(&LIMIT_RANGE)))?);
+        }
+        "order" => {
+            query.is_descending = match value {
+                "asc" => false,
+                "desc" => true,
+                _ => return Err(bad("must be asc or desc")),
+            }
+        }
+        "continue" if is_follow_up => query.continue_from = Some(id()?),
+        _ => {
+            let what = format!("unknown parameter; known are {KNOWN}");
+            return Err(ApiError::field(&echo(name), what));
+        }
+    }
+    Ok(())
+}
+
+impl RecordingsQuery {
+    /// The target that continues this list after `id`, with `remaining` of its limit left.
+    pub fn continued(&self, id: u64, remaining: Option<u64>) -> String {
+        let mut target = String::from("/api/v1/recordings?");
+        let mut put = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                // A String takes everything: there is no error to have.
+                let _ = write!(target, "{name}={value}&");
+            }
+        };
+        put("stream_id", self.stream_id.map(|n| n.to_string()));
+        put("start", self.start_ms.map(clock::iso_milliseconds));
+        put("end", self.end_ms.map(clock::iso_milliseconds));
+        put("before", self.before.map(|n| n.to_string()));
+        put("after", self.after.map(|n| n.to_string()));
+        put("limit", remaining.map(|n| n.to_string()));
+        put("order", self.is_descending.then(|| "desc".into()));
+        let _ = write!(target, "continue={id}");
+        target
+    }
+
+    /// Ids that this page may hold: greater than the first, less than the second.
+    pub fn id_bounds(&self) -> (Option<u64>, Option<u64>) {
+        match self.continue_from {
+            None => (self.after, self.before),
+            Some(id) if self.is_descending => {
+                (self.after, Some(self.before.map_or(id, |before| before.min(id))))
+            }
+            Some(id) => (Some(self.after.map_or(id, |after| after.max(id))), self.before),
+        }
+    }
+
+    /// Whether media from `start_ms` to `end_ms` overlaps the wanted time. A recording of no length
+    /// counts as the moment that it began.
+    pub fn overlaps(&self, start_ms: i64, end_ms: i64) -> bool {
+        self.end_ms.is_none_or(|end| start_ms < end)
+            && self.start_ms.is_none_or(|start| end_ms > start || start_ms >= start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_bad(query: &str, field: &str, part: &str) {
+        match parse_recordings(query, false) {
+            Err(ApiError::BadField { field: got, what }) => {
+                assert_eq!(got, field, "{query}");
+                assert!(what.contains(part), "{query}: {what}");
+            }
+            other => panic!("{query}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_parameter_is_read() {
+        let query = "stream_id=3&start=2025-03-09T10:00:00Z&end=2025-03-09T12%3A00%3A00%2B01:00\
+                     &before=90&after=1&limit=50&order=desc&";
+        let want = RecordingsQuery {
+            stream_id: Some(3),
+            start_ms: Some(1_741_514_400_000),
+            end_ms: Some(1_741_518_000_000),
+            before: Some(90),
+            after: Some(1),
+            limit: Some(50),
+            is_descending: true,
+            continue_from: None,
+        };
+        assert_eq!(parse_recordings(query, false), Ok(want));
+        assert_eq!(parse_recordings("", false), Ok(RecordingsQuery::default()));
+    }
+
+    #[test]
+    fn bad_parameters_are_named() {
+        check_bad("stream_id=x", "stream_id", "from 0 to 4294967295, got \"x\"");
+        check_bad("limit=0", "limit", "from 1 to 1000000");
+        check_bad("limit", "limit", "got \"\"");
+        check_bad("before=-1", "before", "whole number");
+        check_bad("start=yesterday", "start", "RFC 3339");
+        check_bad("order=down", "order", "asc or desc");
+        check_bad("color=red", "color", "known are stream_id");
+        check_bad("continue=7", "continue", "unknown parameter");
+        check_bad("limit=1&limit=2", "limit", "twice");
+        check_bad("limit=%ff", "limit", "UTF-8");
+        check_bad("limit=%4", "limit", "UTF-8");
+    }
+
+    #[test]
+    fn bounds_narrow_from_page_to_page() {
+        let up = RecordingsQuery { after: Some(5), before: Some(90), ..Default::default() };
+        assert_eq!(up.id_bounds(), (Some(5), Some(90)));
+        let next = RecordingsQuery { continue_from: Some(40), ..up.clone() };
+        assert_eq!(next.id_bounds(), (Some(40), Some(90)));
+        let down = RecordingsQuery { is_descending: true, ..next };
+        assert_eq!(down.id_bounds(), (Some(5), Some(40)));
+    }
+
+    #[test]
+    fn overlap_is_half_open() {
+        let query =
+            RecordingsQuery { start_ms: Some(100), end_ms: Some(200), ..Default::default() };
+        for (start, end, want) in [
+            (0, 100, false),
+            (0, 101, true),
+            (199, 300, true),
+            (200, 300, false),
+            (100, 100, true),
+            (150, 150, true),
+            (99, 99, false),
+        ] {
+            assert_eq!(query.overlaps(start, end), want, "{start}..{end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_has_an_answer(query in "\\PC{0,60}", near in "(limit|start|[a-z&=%]{1,4})=[0-9%&=Tz:-]{0,30}") {
+            let _ = (parse_recordings(&query, true), parse_recordings(&near, false));
+        }
+
+        #[test]
+        fn a_continuation_asks_for_the_same_recordings(
+            ids in (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u64>>(), any::<u64>()),
+            times in (proptest::option::of(0i64..4_000_000_000_000), proptest::option::of(0i64..4_000_000_000_000)),
+            limit in proptest::option::of(1u64..=1_000_000),
+            is_descending in any::<bool>(),
+        ) {
+            let query = RecordingsQuery {
+                stream_id: ids.0,
+                start_ms: times.0,
+                end_ms: times.1,
+                before: ids.1,
+                after: ids.2,
+                limit,
+                is_descending,
+                continue_from: None,
+            };
+            let target = query.continued(ids.3, limit);
+            let text = target.strip_prefix("/api/v1/recordings?").expect("its path");
+            let want = RecordingsQuery { continue_from: Some(ids.3), ..query };
+            prop_assert_eq!(parse_recordings(text, true), Ok(want));
+            prop_assert!(parse_recordings(text, false).is_err());
+        }
+    }
+}

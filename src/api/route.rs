@@ -1,0 +1,196 @@
+//! Path text to `Route`, once; and which methods each route has. Keeps PURE-CORE.
+//!
+//! Paths are taken as sent: one resource has one URL, so there is no decoding and no tolerance.
+
+use super::page::{self, Asset};
+
+/// The methods of the API; everything else is `Other`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Other,
+}
+
+/// What a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    Streams,
+    Stream(u32),
+    Recordings,
+    Recording(u64),
+    Download(u64),
+    System,
+    Settings,
+    Password,
+    OpenApi,
+    Health,
+    /// The page and what it loads.
+    Asset(&'static Asset),
+    NotFound,
+}
+
+/// Turns a path (without its query) into a route.
+pub fn parse_route(path: &str) -> Route {
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    match parts[..] {
+        ["api", "v1", "streams"] => Route::Streams,
+        ["api", "v1", "streams", id] => parse_id(id).map_or(Route::NotFound, Route::Stream),
+        ["api", "v1", "recordings"] => Route::Recordings,
+        ["api", "v1", "recordings", id] => parse_id(id).map_or(Route::NotFound, Route::Recording),
+        ["api", "v1", "recordings", id, "download"] => {
+            parse_id(id).map_or(Route::NotFound, Route::Download)
+        }
+        ["api", "v1", "system"] => Route::System,
+        ["api", "v1", "settings"] => Route::Settings,
+        ["api", "v1", "password"] => Route::Password,
+        ["api", "v1", "openapi.json"] => Route::OpenApi,
+        ["api", ..] => Route::NotFound,
+        ["healthz"] => Route::Health,
+        _ => page::find(path).map_or(Route::NotFound, Route::Asset),
+    }
+}
+
+/// Plain decimal: `str::parse` would also take `+7` and `007`, and one resource would have two URLs.
+pub fn parse_id<T: std::str::FromStr + ToString>(s: &str) -> Option<T> {
+    let id: T = s.parse().ok()?;
+    (id.to_string() == s).then_some(id)
+}
+
+impl Route {
+    /// The methods that this route has.
+    pub fn methods(self) -> &'static [Method] {
+        use Method::{Delete, Get, Head, Post, Put};
+        match self {
+            Self::Streams => &[Get, Head, Post],
+            Self::Stream(_) => &[Get, Head, Put, Delete],
+            Self::Recording(_) => &[Get, Head, Delete],
+            Self::Settings => &[Get, Head, Put],
+            Self::Password => &[Put],
+            Self::NotFound => &[],
+            _ => &[Get, Head],
+        }
+    }
+
+    /// The same as the value of an `Allow` header.
+    pub fn allow(self) -> &'static str {
+        match self {
+            Self::Streams => "GET, HEAD, POST",
+            Self::Stream(_) => "GET, HEAD, PUT, DELETE",
+            Self::Recording(_) => "GET, HEAD, DELETE",
+            Self::Settings => "GET, HEAD, PUT",
+            Self::Password => "PUT",
+            Self::NotFound => "",
+            _ => "GET, HEAD",
+        }
+    }
+}
+
+impl Method {
+    /// The method with this name; names are case-sensitive (RFC 9110 section 9.1).
+    pub fn parse(name: &str) -> Self {
+        match name {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "DELETE" => Self::Delete,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_route(path: &str, want: Route) {
+        assert_eq!(parse_route(path), want, "{path}");
+    }
+
+    #[test]
+    fn routes() {
+        check_route("/api/v1/streams", Route::Streams);
+        check_route("/api/v1/streams/7", Route::Stream(7));
+        check_route("/api/v1/streams/0", Route::Stream(0));
+        check_route("/api/v1/recordings", Route::Recordings);
+        check_route("/api/v1/recordings/18446744073709551615", Route::Recording(u64::MAX));
+        check_route("/api/v1/recordings/7/download", Route::Download(7));
+        check_route("/api/v1/system", Route::System);
+        check_route("/api/v1/settings", Route::Settings);
+        check_route("/api/v1/password", Route::Password);
+        check_route("/api/v1/openapi.json", Route::OpenApi);
+        check_route("/healthz", Route::Health);
+    }
+
+    #[test]
+    fn what_is_no_route() {
+        for path in [
+            "",
+            "api/v1/streams",
+            "//api/v1/streams",
+            "/api/v1/streams/",
+            "/api/v1/streams/abc",
+            "/api/v1/streams/+7",
+            "/api/v1/streams/007",
+            "/api/v1/streams/-0",
+            "/api/v1/streams/%37",
+            "/api/v1/streams/4294967296", // u32::MAX + 1
+            "/api/v1/recordings/18446744073709551616",
+            "/api/v1/recordings/7/",
+            "/api/v1/recordings/7/download/",
+            "/api/v1/System",
+            "/api/v1",
+            "/api",
+            "/healthz/",
+            "/src/../healthz",
+            "/index.html/",
+        ] {
+            check_route(path, Route::NotFound);
+        }
+    }
+
+    #[test]
+    fn the_page_is_found() {
+        assert!(matches!(parse_route("/"), Route::Asset(asset) if asset.path == "/"));
+        assert!(matches!(parse_route("/src/api.js"), Route::Asset(_)));
+    }
+
+    #[test]
+    fn allow_names_the_methods() {
+        for path in [
+            "/",
+            "/api/v1/streams",
+            "/api/v1/streams/1",
+            "/api/v1/recordings/1",
+            "/api/v1/settings",
+            "/api/v1/password",
+            "/healthz",
+        ] {
+            let route = parse_route(path);
+            let named: Vec<Method> = route.allow().split(", ").map(Method::parse).collect();
+            assert_eq!(named, route.methods(), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_has_an_answer(path in "\\PC{0,60}") {
+            let _ = parse_route(&path);
+        }
+
+        #[test]
+        fn an_id_has_one_text(id in any::<u64>(), text in "[0-9+ -]{1,22}") {
+            prop_assert_eq!(parse_id::<u64>(&id.to_string()), Some(id));
+            if let Some(parsed) = parse_id::<u64>(&text) {
+                prop_assert_eq!(parsed.to_string(), text);
+            }
+        }
+    }
+}

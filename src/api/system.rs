@@ -1,0 +1,112 @@
+//! The resource `system`: how the machine and the recorder are.
+
+use miniserde::{Serialize, json};
+
+use super::error::ApiError;
+use super::{Ctx, MachineStats, Reply};
+use crate::VERSION;
+use crate::nvr::snapshot::{Snapshot, StreamStatus};
+
+/// The system as the contract writes it: these fields, in this order.
+#[derive(Serialize)]
+struct SystemOut {
+    version: &'static str,
+    uptime: u64,
+    cpu_usage: f64,
+    memory_usage: f64,
+    storage_usage: f64,
+    storage_total: u64,
+    storage_used: u64,
+    storage_free: u64,
+    streams_active: usize,
+    streams_total: usize,
+    recordings_total: u64,
+}
+
+/// `GET /system`
+pub fn get(ctx: &Ctx) -> Result<Reply, ApiError> {
+    let snapshot = ctx.snapshot.load();
+    let total = recordings_total(ctx, &snapshot)?;
+    let uptime = ctx.started.elapsed().as_secs();
+    Ok(Reply::Json(json::to_string(&system_out(&(ctx.machine)(), &snapshot, uptime, total))))
+}
+
+fn system_out(machine: &MachineStats, snapshot: &Snapshot, uptime: u64, total: u64) -> SystemOut {
+    let used = machine.storage_total.saturating_sub(machine.storage_free);
+    let is_active = |status| status == StreamStatus::Connected;
+    SystemOut {
+        version: VERSION,
+        uptime,
+        cpu_usage: percent(machine.cpu_usage),
+        memory_usage: percent(machine.memory_usage),
+        storage_usage: percent(100.0 * used as f64 / machine.storage_total.max(1) as f64),
+        storage_total: machine.storage_total,
+        storage_used: used,
+        storage_free: machine.storage_total - used,
+        streams_active: snapshot.streams.iter().filter(|view| is_active(view.status)).count(),
+        streams_total: snapshot.streams.len(),
+        recordings_total: total,
+    }
+}
+
+/// One decimal, and in range whatever was measured.
+fn percent(x: f64) -> f64 {
+    if x.is_finite() { (x.clamp(0.0, 100.0) * 10.0).round() / 10.0 } else { 0.0 }
+}
+
+/// Rows, and running recordings that have no row yet.
+fn recordings_total(ctx: &Ctx, snapshot: &Snapshot) -> Result<u64, ApiError> {
+    let mut total = ctx.store.recording_count()?;
+    for running in &snapshot.running {
+        if ctx.store.recording(running.id)?.is_none() {
+            total += 1;
+        }
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Settings;
+
+    fn snapshot() -> Snapshot {
+        Snapshot {
+            streams: vec![],
+            settings: Settings::new("/data".into()),
+            running: vec![],
+            ailments: vec![],
+            at_ms: 0,
+        }
+    }
+
+    #[test]
+    fn the_numbers_of_the_contract_come_out_as_written() {
+        let machine = MachineStats {
+            cpu_usage: 15.2,
+            memory_usage: 45.7,
+            storage_total: 1_000_000_000,
+            storage_free: 217_000_000,
+        };
+        let out = json::to_string(&system_out(&machine, &snapshot(), 86_400, 48));
+        let want = r#""uptime":86400,"cpu_usage":15.2,"memory_usage":45.7,"storage_usage":78.3,"#;
+        assert!(out.contains(want), "{out}");
+        let want =
+            r#""storage_total":1000000000,"storage_used":783000000,"storage_free":217000000,"#;
+        assert!(out.contains(want), "{out}");
+    }
+
+    #[test]
+    fn odd_measurements_stay_in_range_and_add_up() {
+        let machine = MachineStats {
+            cpu_usage: f64::NAN,
+            memory_usage: 130.0,
+            storage_total: 5,
+            storage_free: 9,
+        };
+        let out = system_out(&machine, &snapshot(), 0, 0);
+        assert_eq!((out.cpu_usage, out.memory_usage, out.storage_usage), (0.0, 100.0, 0.0));
+        assert_eq!(out.storage_total, out.storage_used + out.storage_free);
+        assert_eq!(percent(99.96), 100.0);
+    }
+}

@@ -1,0 +1,67 @@
+//! What the gate and the API tell each other in headers, on the private socket alone.
+//!
+//! The gate never forwards a header of these names from outside, and takes them off every answer.
+
+use std::fmt::Write as _;
+
+/// Request: the id under which the log has it.
+pub const REQUEST_ID: &str = "X-Request-Id";
+/// Request, `1`: the gate itself asks for the next piece of a list.
+pub const INTERNAL: &str = "lightnvr-internal";
+/// Answer: target of the piece that follows this body without a gap. `Content-Length` is this piece's.
+pub const NEXT: &str = "lightnvr-next";
+/// Answer: send this file for a body; absolute path in the form of `encode_path`.
+pub const FILE: &str = "lightnvr-file";
+/// Answer with `FILE`: how many bytes of it, from its start.
+pub const FILE_SIZE: &str = "lightnvr-file-size";
+/// Answer with `FILE`: strong validator with its quotes.
+pub const FILE_ETAG: &str = "lightnvr-etag";
+/// Answer with `FILE`: Unix seconds of the last change.
+pub const FILE_MODIFIED: &str = "lightnvr-modified";
+/// Answer, `1`: a wrong password was given in a body; counts like one in `Authorization`.
+pub const WRONG_PASSWORD: &str = "lightnvr-wrong-password";
+
+/// A path as header text: `%` and everything but printable ASCII as `%XX` of its UTF-8.
+pub fn encode_path(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'!'..=b'~' if byte != b'%' => out.push(char::from(byte)),
+            _ => drop(write!(out, "%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Reverses percent-encoding; `None` for a broken escape or what is no UTF-8. `+` stays `+`.
+pub fn decode_percent(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digit = |b: Option<u8>| char::from(b?).to_digit(16);
+        let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+        out.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_path_survives_its_header(path in "\\PC{0,60}", near in "[0-9a-f%]{0,9}") {
+            let header = encode_path(&path);
+            prop_assert!(header.bytes().all(|b| b.is_ascii_graphic()));
+            prop_assert_eq!(decode_percent(&header), Some(path));
+            let _ = decode_percent(&near);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+
+/// Where everything is kept unless `--data-dir` says otherwise.
+pub const DATA_DIR_DEFAULT: &str = "/var/lib/lightnvr";
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+LightNVR, a network video recorder
+
+Usage: lightnvr [--data-dir DIR] [--listen ADDR:PORT] [--demo]
+                [--admin-password-file FILE] [--log-level LEVEL]
+       lightnvr check --data-dir DIR
+
+  --data-dir DIR              store, settings and, by default, recordings (/var/lib/lightnvr)
+  --listen ADDR:PORT          listen here instead of 0.0.0.0 and the setting web_port
+  --demo                      add a test pattern if there is no stream yet
+  --admin-password-file FILE  password of user admin, only while none is stored
+                              (or the variable LIGHTNVR_ADMIN_PASSWORD)
+  --log-level LEVEL           off, error, warn, info (default), debug or trace
+  --version, --help
+
+  check                       hold store and files against each other, change nothing;
+                              exit status 1 when something does not agree
+";
+
+/// What the program is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task {
+    Run(RunArgs),
+    Check { data_dir: PathBuf },
+    Version,
+    Help,
+}
+
+/// How to run the recorder.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RunArgs {
+    pub data_dir: PathBuf,
+    pub listen: Option<SocketAddr>,
+    pub is_demo: bool,
+    pub admin_password_file: Option<PathBuf>,
+    pub log_level: log::LevelFilter,
+}
+
+/// Parses the arguments, without the program's name. The error is one line for the owner.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut run = RunArgs {
+        data_dir: DATA_DIR_DEFAULT.into(),
+        listen: None,
+        is_demo: false,
+        admin_password_file: None,
+        log_level: log::LevelFilter::Info,
+    };
+    let mut is_check = false;
+    let mut run_only = None;
+    while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
+        match arg {
+            Long("data-dir") => run.data_dir = path(&mut parser, "--data-dir")?,
+            Long("listen") => {
+                run_only = Some("--listen");
+                let text = text(&mut parser, "--listen")?;
+                let parsed = text.parse().map_err(|_| {
+                    format!("--listen: got {text:?}, want ADDR:PORT such as 127.0.0.1:8080")
+                });
+                run.listen = Some(parsed?);
+            }
+            Long("demo") => {
+                run_only = Some("--demo");
+                run.is_demo = true;
+            }
+            Long("admin-password-file") => {
+                run_only = Some("--admin-password-file");
+                run.admin_password_file = Some(path(&mut parser, "--admin-password-file")?);
+            }
+            Long("log-level") => {
+                let text = text(&mut parser, "--log-level")?;
+                run.log_level = text.parse().map_err(|_| {
+                    format!(
+                        "--log-level: got {text:?}, want off, error, warn, info, debug or trace"
+                    )
+                })?;
+            }
+            Long("version") | Short('V') => return Ok(Task::Version),
+            Long("help") | Short('h') => return Ok(Task::Help),
+            Value(word) if word == "check" && !is_check => is_check = true,
+            other => return Err(other.unexpected().to_string()),
+        }
+    }
+    match (is_check, run_only) {
+        (true, Some(option)) => Err(format!("{option} does not go with check")),
+        (true, None) => Ok(Task::Check { data_dir: run.data_dir }),
+        (false, _) => Ok(Task::Run(run)),
+    }
+}
+
+fn text(parser: &mut lexopt::Parser, option: &str) -> Result<String, String> {
+    let value = parser.value().map_err(|error| error.to_string())?;
+    value.into_string().map_err(|_| format!("{option}: want UTF-8"))
+}
+
+fn path(parser: &mut lexopt::Parser, option: &str) -> Result<PathBuf, String> {
+    let value = parser.value().map_err(|error| error.to_string())?;
+    if value.is_empty() { Err(format!("{option}: want a path")) } else { Ok(value.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Task, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_help_text() {
+        let Ok(Task::Run(run)) = parsed("") else { panic!("want a run") };
+        assert_eq!(run.data_dir, PathBuf::from("/var/lib/lightnvr"));
+        assert_eq!((run.listen, run.is_demo), (None, false));
+        assert_eq!(run.log_level, log::LevelFilter::Info);
+    }
+
+    #[test]
+    fn every_option_is_taken() {
+        let line =
+            "--data-dir /d --listen 127.0.0.1:0 --demo --admin-password-file /p --log-level debug";
+        let want = RunArgs {
+            data_dir: "/d".into(),
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            is_demo: true,
+            admin_password_file: Some("/p".into()),
+            log_level: log::LevelFilter::Debug,
+        };
+        assert_eq!(parsed(line), Ok(Task::Run(want)));
+        assert_eq!(parsed("check --data-dir /d"), Ok(Task::Check { data_dir: "/d".into() }));
+        assert_eq!(parsed("--version"), Ok(Task::Version));
+    }
+
+    #[test]
+    fn a_bad_argument_is_one_line_that_names_it() {
+        for line in [
+            "--listen here",
+            "--listen",
+            "--nope",
+            "extra",
+            "--log-level loud",
+            "check --demo",
+            "check check",
+        ] {
+            let error = parsed(line).expect_err(line);
+            assert!(!error.contains('\n') && !error.is_empty(), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! One connection: requests read one after another, each under its deadlines.
+//!
+//! In here: the reading side, with never more buffered than one head; while a reply is pending
+//! nothing is read, so a client that floods fills its own socket. Not in here: what a head or a
+//! chunk means (`head_core.rs`, `chunked_core.rs`), and replies (`respond.rs`).
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use async_io::Async;
+use rustix::net::sockopt;
+use smol::future::yield_now;
+
+use crate::http::access_core;
+use crate::http::chunked_core::{ChunkError, Decoder};
+use crate::http::gate::{Gate, Refusal, Slot};
+use crate::http::head_core::{self, BODY_BYTES_MAX, Body, HEAD_BYTES_MAX, Reject, Request};
+use crate::http::reply_core::{Frame, Persist};
+use crate::http::wire;
+
+/// What a read asks for; a head of a browser fits.
+const READ_BYTES: usize = 2 << 10;
+/// Bytes thrown away after a reply that ends the connection.
+const LINGER_BYTES_MAX: usize = 256 << 10;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Why a connection ends.
+pub(super) enum Stop {
+    /// Nothing more to say.
+    Gone,
+    /// A reply was sent that is the last one: let the client read it.
+    Replied,
+}
+
+/// The client went away, or stood still.
+impl From<io::Error> for Stop {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// A connection with a client.
+pub(super) struct Conn {
+    pub gate: Rc<Gate>,
+    io: Async<TcpStream>,
+    pub(super) peer: IpAddr,
+    pub slot: Slot,
+    /// Read and not used yet: at most one head, and what came with it.
+    buf: Vec<u8>,
+    is_fresh: bool,
+    /// A write has begun and not ended well.
+    is_writing: Cell<bool>,
+}
+
+/// Without this the kernel keeps what a reader that stands still was to get (up to 256 KiB for 30 s)
+/// after we have closed: a connection that ends in mid-write is reset.
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if self.is_writing.get() {
+            let reset = sockopt::set_socket_linger(&self.io, Some(Duration::ZERO));
+            reset.unwrap_or_default(); // at worst it is as without
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn run(gate: Rc<Gate>, slot: Slot, io: Async<TcpStream>, peer: IpAddr) {
+    let mut conn = Conn {
+        gate,
+        io,
+        peer,
+        slot,
+        buf: Vec::new(),
+        is_fresh: true,
+        is_writing: Cell::new(false),
+    };
+    loop {
+        match conn.serve_one().await {
+            Ok(()) => {}
+            Err(Stop::Gone) => return,
+            Err(Stop::Replied) => return conn.linger().await,
+        }
+        conn.slot.mark_waiting();
+        conn.is_fresh = false;
+        if conn.buf.is_empty() {
+            conn.buf = Vec::new(); // a connection that waits holds no buffer
+        }
+        yield_now().await;
+    }
+}
+
+impl Conn {
+    async fn serve_one(&mut self) -> Result<(), Stop> {
+        let head_len = match self.read_head().await? {
+            Ok(len) => len,
+            Err(reject) => return self.reject(reject).await,
+        };
+        self.slot.mark_busy();
+        let parsed = head_core::parse(&self.buf[..head_len]);
+        self.buf.drain(..head_len);
+        let request = match parsed {
+            Ok(request) => request,
+            Err(reject) => return self.reject(reject).await,
+        };
+        self.gate.count().requests.add();
+        let admitted = self.gate.admit(&request, self.peer).await;
+        // Who is refused is not asked for the body; else it is read to its end, to find the next
+        // request and because framing is judged first, but it is not kept.
+        let waits = request.expects_continue && self.buf.is_empty();
+        let body = match (&admitted, waits) {
+            (Err(_), true) => Vec::new(),
+            (Ok(()), true) => {
+                self.write(CONTINUE).await?;
+                self.read_body(&request, true).await?
+            }
+            (_, false) => self.read_body(&request, admitted.is_ok()).await?,
+        };
+        let mut frame = self.frame(Some(&request));
+        match admitted {
+            Ok(()) => self.respond(&request, &body, frame).await,
+            Err(refusal) => {
+                if waits {
+                    frame.persist = Persist::Close; // whether the body comes is anyone's guess
+                }
+                self.refuse(&request, &frame, &refusal).await
+            }
+        }
+    }
+
+    /// Length of the head that `buf` begins with, or why there is none.
+    async fn read_head(&mut self) -> Result<Result<usize, Reject>, Stop> {
+        let deadlines = *self.gate.deadlines();
+        let started = Instant::now();
+        let mut deadline = started + if self.is_fresh { deadlines.head } else { deadlines.idle };
+        let (mut seen, mut has_begun, mut may_skip) = (0, false, true);
+        loop {
+            if may_skip && self.buf.len() >= 4 {
+                self.buf.drain(..head_core::leading_empty_lines(&self.buf));
+                (may_skip, seen) = (false, 0);
+            }
+            match head_core::find_end(&self.buf, seen) {
+                Ok(None) => seen = self.buf.len(),
+                Ok(Some(len)) => return Ok(Ok(len)),
+                Err(reject) => return Ok(Err(reject)),
+            }
+            if !has_begun && !self.buf.is_empty() {
+                has_begun = true;
+                deadline = deadline.min(Instant::now() + deadlines.head);
+            }
+            match self.read_more(HEAD_BYTES_MAX, deadline).await {
+                Ok(()) => {}
+                Err(err) if err.kind() == ErrorKind::TimedOut => {
+                    self.gate.count().closed_idle.add();
+                    if self.buf.is_empty() {
+                        return Err(Stop::Gone);
+                    }
+                    let what = "the request's head took too long";
+                    return Ok(Err(Reject { status: 408, what }));
+                }
+                Err(_) => return Err(Stop::Gone),
+            }
+        }
+    }
+
+    /// The whole body; an empty one if it is not to be kept.
+    async fn read_body(&mut self, request: &Request, keep: bool) -> Result<Vec<u8>, Stop> {
+        if request.body == Body::None {
+            return Ok(Vec::new());
+        }
+        self.slot.mark_waiting();
+        let mut body = Vec::new();
+        let mut sink = |data: &[u8]| {
+            if keep {
+                body.extend_from_slice(data);
+            }
+        };
+        let read = match request.body {
+            Body::None => Ok(()),
+            Body::Length(length) => self.read_length(length, &mut sink).await,
+            Body::Chunked => self.read_chunks(&mut sink).await,
+        };
+        self.slot.mark_busy();
+        match read {
+            Ok(()) => Ok(body),
+            Err(BodyError::Gone) => Err(Stop::Gone),
+            Err(BodyError::Rejected(reject)) => {
+                Err(self.reject(reject).await.err().unwrap_or(Stop::Gone))
+            }
+        }
+    }
+
+    async fn read_length(
+        &mut self,
+        mut left: usize,
+        sink: &mut impl FnMut(&[u8]),
+    ) -> Result<(), BodyError> {
+        let deadline = Instant::now() + self.gate.deadlines().body;
+        loop {
+            let n = left.min(self.buf.len());
+            sink(&self.buf[..n]);
+            self.buf.drain(..n);
+            left -= n;
+            if left == 0 {
+                return Ok(());
+            }
+            self.read_more(READ_BYTES, deadline).await?;
+        }
+    }
+
+    async fn read_chunks(&mut self, sink: &mut impl FnMut(&[u8])) -> Result<(), BodyError> {
+        let deadline = Instant::now() + self.gate.deadlines().body;
+        let mut decoder = Decoder::new(BODY_BYTES_MAX);
+        loop {
+            let used = decoder.feed(&self.buf, &mut *sink)?;
+            self.buf.drain(..used);
+            if decoder.is_done() {
+                return Ok(());
+            }
+            self.read_more(READ_BYTES, deadline).await?;
+        }
+    }
+
+    /// Appends at least one byte to `buf`, which stays within `len_max`.
+    async fn read_more(&mut self, len_max: usize, deadline: Instant) -> io::Result<()> {
+        let len = self.buf.len();
+        self.buf.resize((len + READ_BYTES).min(len_max), 0);
+        let outcome = wire::read_some(&self.io, &mut self.buf[len..], deadline).await;
+        self.buf.truncate(len + *outcome.as_ref().unwrap_or(&0));
+        if outcome? == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+
+    /// Writes all of `bytes`, to a reader that moves.
+    pub async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.is_writing.set(true);
+        let written = wire::write_all(&self.io, bytes, self.gate.deadlines().stall, None).await;
+        if written.as_ref().is_err_and(|err| err.kind() == ErrorKind::TimedOut) {
+            self.gate.count().closed_stalled.add();
+        }
+        self.is_writing.set(written.is_err());
+        written
+    }
+
+    /// Answers what broke the rules of framing. Where the next request begins is not known then.
+    async fn reject(&mut self, reject: Reject) -> Result<(), Stop> {
+        self.gate.count().bad_framing.add();
+        let frame = self.frame(None);
+        self.send_error(&frame, &Refusal::new(reject.status, reject.what), false).await?;
+        Err(Stop::Replied)
+    }
+
+    /// What replies to `request` have in common; of a broken one nothing is known.
+    fn frame(&self, request: Option<&Request>) -> Frame {
+        let persist = match request {
+            Some(request) if request.keep_alive && request.is_http10 => Persist::StaySaid,
+            Some(request) if request.keep_alive => Persist::Stay,
+            _ => Persist::Close,
+        };
+        Frame {
+            persist,
+            is_api: request.is_none_or(|request| access_core::needs_password(request.path())),
+            request_id: None,
+            now_unix_s: jiff::Timestamp::now().as_second(),
+        }
+    }
+
+    /// Lets the client read the last reply: closing with unread input would reset the connection and
+    /// may take the reply with it.
+    async fn linger(mut self) {
+        self.slot.mark_waiting();
+        let deadline = Instant::now() + self.gate.deadlines().linger;
+        if self.io.get_ref().shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let mut left = LINGER_BYTES_MAX;
+        self.buf = vec![0; READ_BYTES];
+        while left > 0 {
+            match wire::read_some(&self.io, &mut self.buf, deadline).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => left = left.saturating_sub(n),
+            }
+        }
+    }
+}
+
+/// Why there is no body.
+enum BodyError {
+    Gone,
+    Rejected(Reject),
+}
+
+impl From<io::Error> for BodyError {
+    fn from(err: io::Error) -> Self {
+        if err.kind() == ErrorKind::TimedOut {
+            return Self::Rejected(Reject {
+                status: 408,
+                what: "the request's body took too long",
+            });
+        }
+        Self::Gone
+    }
+}
+
+impl From<ChunkError> for BodyError {
+    fn from(err: ChunkError) -> Self {
+        Self::Rejected(match err {
+            ChunkError::TooLarge => head_core::BODY_TOO_LARGE,
+            ChunkError::Malformed => {
+                Reject { status: 400, what: "the body's chunks are malformed" }
+            }
+        })
+    }
+}

@@ -1,0 +1,237 @@
+//! Carries out commands, one after the other: check against the whole state, make durable, put into force.
+//!
+//! The order is the promise of the API: `Ok` means that the change is on the medium and in the snapshot.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use smol::channel::{Receiver, Sender};
+
+use super::command::{Command, CommandError, Reply};
+use super::snapshot::StreamView;
+use super::state::Nvr;
+use crate::config::FieldError;
+use crate::config::settings::{Settings, SettingsPatch};
+use crate::config::stream::{StreamConfig, StreamPatch};
+use crate::http::listener::Listener;
+use crate::record::{RecordError, disk};
+use crate::store::Change;
+use crate::system::pool::PoolError;
+
+/// What only the commands need.
+pub struct Applier {
+    pub nvr: Rc<Nvr>,
+    /// Where a listener for a changed `web_port` goes; `None` when `--listen` overrides the setting.
+    pub listeners: Option<Sender<Listener>>,
+    /// Removed when the password is changed.
+    pub initial_password: std::path::PathBuf,
+}
+
+fn bad_field(field: &'static str, what: impl Into<String>) -> CommandError {
+    CommandError::BadField(FieldError { field, what: what.into() })
+}
+
+fn internal(error: &RecordError) -> CommandError {
+    log::error!("command: {error}");
+    match error {
+        RecordError::Pool(PoolError::Full) => {
+            CommandError::Busy { what: "the disk is busy".into(), retry_after_s: 5 }
+        }
+        _ => CommandError::Internal,
+    }
+}
+
+fn answer<T>(reply: &Reply<T>, result: Result<T, CommandError>) {
+    // A client that has gone away does not want the answer any more.
+    let _ = reply.try_send(result);
+}
+
+impl Applier {
+    /// Carries out commands for ever.
+    pub async fn run(self, commands: Receiver<Command>) {
+        while let Ok(command) = commands.recv().await {
+            self.apply(command).await;
+        }
+    }
+
+    async fn apply(&self, command: Command) {
+        match command {
+            Command::CreateStream { patch, reply } => {
+                answer(&reply, self.create_stream(&patch).await);
+            }
+            Command::UpdateStream { id, patch, reply } => {
+                answer(&reply, self.update_stream(id, &patch).await);
+            }
+            Command::DeleteStream { id, reply } => answer(&reply, self.delete_stream(id).await),
+            Command::DeleteRecording { id, reply } => {
+                answer(&reply, self.delete_recording(id).await);
+            }
+            Command::UpdateSettings { patch, reply } => match self.update_settings(&patch).await {
+                Ok((settings, listener)) => {
+                    answer(&reply, Ok(settings));
+                    if let (Some(listeners), Some(listener)) = (&self.listeners, listener) {
+                        let _ = listeners.send(listener).await;
+                    }
+                }
+                Err(error) => answer(&reply, Err(error)),
+            },
+            Command::ChangePassword { current, new, reply } => {
+                answer(&reply, self.change_password(&current, &new).await);
+            }
+        }
+    }
+
+    async fn commit(&self, change: Change) -> Result<(), CommandError> {
+        let committed = self.nvr.parts.recordings.commit(vec![change]).await;
+        committed.map_err(|error| internal(&error))
+    }
+
+    fn published(&self, id: u32) -> Result<StreamView, CommandError> {
+        self.nvr.publish();
+        self.nvr.stream_view(id).ok_or(CommandError::NotFound("Stream not found"))
+    }
+
+    fn check_name(&self, config: &StreamConfig) -> Result<(), CommandError> {
+        match self.nvr.stream_named(&config.name) {
+            Some(other) if other != config.id => Err(bad_field(
+                "name",
+                format!("stream {other} has this name already; names are unique"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn create_stream(&self, patch: &StreamPatch) -> Result<StreamView, CommandError> {
+        let id = self.nvr.peek_stream_id();
+        let config = StreamConfig::from_patch(id, patch).map_err(CommandError::BadField)?;
+        self.check_name(&config)?;
+        let max = usize::from(self.nvr.settings().max_streams);
+        if self.nvr.stream_count() >= max {
+            let what =
+                format!("there are {max} streams already; the setting max_streams allows no more");
+            return Err(bad_field("max_streams", what));
+        }
+        self.commit(Change::PutStream(config.clone())).await?;
+        self.nvr.add_stream(config);
+        self.published(id)
+    }
+
+    async fn update_stream(
+        &self,
+        id: u32,
+        patch: &StreamPatch,
+    ) -> Result<StreamView, CommandError> {
+        let was = self.nvr.stream_config(id).ok_or(CommandError::NotFound("Stream not found"))?;
+        let config = was.patched(patch).map_err(CommandError::BadField)?;
+        self.check_name(&config)?;
+        if config != was {
+            self.commit(Change::PutStream(config.clone())).await?;
+            self.nvr.change_stream(config).await;
+        }
+        self.published(id)
+    }
+
+    async fn delete_stream(&self, id: u32) -> Result<(), CommandError> {
+        self.nvr.stream_config(id).ok_or(CommandError::NotFound("Stream not found"))?;
+        self.commit(Change::RemoveStream(id)).await?;
+        self.nvr.remove_stream(id).await;
+        self.nvr.publish();
+        Ok(())
+    }
+
+    async fn delete_recording(&self, id: u64) -> Result<(), CommandError> {
+        let recordings = &self.nvr.parts.recordings;
+        if recordings.is_open(id) {
+            return Err(bad_field(
+                "id",
+                "this recording is still being written; it can be deleted once it is finished",
+            ));
+        }
+        let reader = recordings.store.reader();
+        let found = recordings.store_pool.run(move || reader.recording(id)).await;
+        let row = found
+            .map_err(RecordError::Pool)
+            .and_then(|found| found.map_err(RecordError::Store))
+            .map_err(|error| internal(&error))?
+            .ok_or(CommandError::NotFound("Recording not found"))?;
+        let path = std::path::PathBuf::from(row.path);
+        let pool = recordings.disks.pool_for(&path);
+        let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
+        let removed = pool.run(move || disk::remove(&path)).await.map_err(RecordError::Pool);
+        removed.and_then(|done| done).map_err(|error| internal(&error))?;
+        self.commit(Change::RemoveRecording(id)).await
+    }
+
+    async fn update_settings(
+        &self,
+        patch: &SettingsPatch,
+    ) -> Result<(Settings, Option<Listener>), CommandError> {
+        let was = self.nvr.settings();
+        let settings = was.patched(patch);
+        let streams = self.nvr.stream_count();
+        if usize::from(settings.max_streams) < streams {
+            return Err(bad_field(
+                "max_streams",
+                format!("there are {streams} streams; it must be {streams} to 512"),
+            ));
+        }
+        if settings.storage_path != was.storage_path {
+            self.probe_storage(&settings.storage_path).await?;
+        }
+        let mut listener = None;
+        if settings.web_port != was.web_port && self.listeners.is_some() {
+            let address = (std::net::Ipv4Addr::UNSPECIFIED, settings.web_port).into();
+            let bound = crate::http::listener::listen(address);
+            listener = Some(bound.map_err(|error| {
+                let port = settings.web_port;
+                bad_field(
+                    "web_port",
+                    format!(
+                        "port {port} can't be bound ({}); choose another from 1 to 65535",
+                        error.kind()
+                    ),
+                )
+            })?);
+        }
+        if settings != was {
+            self.commit(Change::PutSettings(settings.clone())).await?;
+            self.nvr.change_settings(settings.clone());
+            self.nvr.publish();
+        }
+        Ok((settings, listener))
+    }
+
+    async fn probe_storage(&self, path: &str) -> Result<(), CommandError> {
+        let path = Path::new(path).to_path_buf();
+        let pool = self.nvr.parts.recordings.disks.pool_for(&path);
+        let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
+        let probed = pool.run(move || disk::probe(&path)).await.map_err(RecordError::Pool);
+        probed.and_then(|done| done).map_err(|error| match error {
+            RecordError::Disk { kind, .. } => bad_field(
+                "storage_path",
+                format!("can't be created or written ({kind}); it must be an absolute path of a writable directory"),
+            ),
+            other => internal(&other),
+        })
+    }
+
+    async fn change_password(&self, current: &str, new: &str) -> Result<(), CommandError> {
+        let auth = &self.nvr.parts.auth;
+        let busy = || CommandError::Busy {
+            what: "too many passwords are being checked".into(),
+            retry_after_s: 1,
+        };
+        if !auth.verify_password(current).await.map_err(|_| busy())? {
+            return Err(CommandError::WrongPassword);
+        }
+        let phc = auth.hash(new).await.map_err(|_| busy())?;
+        self.commit(Change::PutPassword(phc.clone())).await?;
+        auth.set_hash(phc);
+        if let Err(error) = std::fs::remove_file(&self.initial_password)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::warn!("the initial password's file could not be removed: {error}");
+        }
+        Ok(())
+    }
+}

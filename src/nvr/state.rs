@@ -1,0 +1,332 @@
+//! Everything that changes: the streams with their tasks, the settings, the snapshot made of them.
+//!
+//! In here: starting and stopping streams, publishing the snapshot, the two clocks of the program (sync round,
+//! snapshot). Not in here: what a command may do (`apply`).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::FutureExt;
+use smol::{LocalExecutor, Task, Timer};
+
+use super::snapshot::{Snapshot, SnapshotCell, StreamStatus, StreamView};
+use crate::config::settings::Settings;
+use crate::config::stream::StreamConfig;
+use crate::http::auth::Auth;
+use crate::record::RecordError;
+use crate::record::cut_core::CutConfig;
+use crate::record::open::OpenRecordings;
+use crate::record::writer;
+use crate::stream::hub::Hub;
+use crate::stream::supervisor;
+use crate::system::pool::Pool;
+use crate::system::wait::{self, Stopper, stop_pair};
+
+/// A round of fdatasync starts this often: what a power cut can take back.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// The snapshot is renewed at least this often, so that figures move.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// And at most this often, however much changes.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
+/// What a sync round may take before `/healthz` says so.
+pub const ROUND_LATE: Duration = Duration::from_secs(10);
+/// How long a recorder may take to finish its file when its stream ends.
+pub const RECORDER_STOP_MAX: Duration = Duration::from_millis(1500);
+
+/// A stream that runs.
+struct Running {
+    hub: Rc<Hub>,
+    cut: Rc<RefCell<CutConfig>>,
+    /// Dropping these ends the tasks.
+    source_stop: Option<Stopper>,
+    recorder_stop: Stopper,
+    source: Option<Task<()>>,
+    recorder: Task<()>,
+}
+
+struct Stream {
+    config: StreamConfig,
+    running: Option<Running>,
+}
+
+/// What all of the program shares; made once by `start`.
+pub struct Parts {
+    pub executor: Rc<LocalExecutor<'static>>,
+    pub codec: Pool,
+    pub recordings: Rc<OpenRecordings>,
+    pub auth: Rc<Auth>,
+    pub cell: SnapshotCell,
+    pub started: Instant,
+}
+
+/// The state.
+pub struct Nvr {
+    pub parts: Parts,
+    settings: RefCell<Settings>,
+    streams: RefCell<BTreeMap<u32, Stream>>,
+    next_stream_id: RefCell<u32>,
+    changed: Sender<()>,
+    changes: Receiver<()>,
+    /// When the sync round that is under way began, and what the last one said.
+    round_since: RefCell<Option<Instant>>,
+    round_error: RefCell<Option<&'static str>>,
+}
+
+impl Nvr {
+    pub fn new(parts: Parts, settings: Settings, next_stream_id: u32) -> Rc<Self> {
+        let (changed, changes) = bounded(1);
+        Rc::new(Self {
+            parts,
+            settings: RefCell::new(settings),
+            streams: RefCell::default(),
+            next_stream_id: RefCell::new(next_stream_id),
+            changed,
+            changes,
+            round_since: RefCell::default(),
+            round_error: RefCell::default(),
+        })
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings.borrow().clone()
+    }
+
+    /// The id that the next stream gets; counts up.
+    pub fn peek_stream_id(&self) -> u32 {
+        *self.next_stream_id.borrow()
+    }
+
+    pub fn stream_config(&self, id: u32) -> Option<StreamConfig> {
+        self.streams.borrow().get(&id).map(|stream| stream.config.clone())
+    }
+
+    pub fn stream_count(&self) -> usize {
+        self.streams.borrow().len()
+    }
+
+    /// The stream of this name, if there is one.
+    pub fn stream_named(&self, name: &str) -> Option<u32> {
+        let streams = self.streams.borrow();
+        streams.values().find(|stream| stream.config.name == name).map(|stream| stream.config.id)
+    }
+
+    fn cut_config(&self, config: &StreamConfig) -> CutConfig {
+        CutConfig {
+            stream_id: config.id,
+            stream_name: config.name.clone(),
+            segment_ms: i64::from(self.settings.borrow().segment_seconds) * 1000,
+        }
+    }
+
+    fn ring_bytes(&self) -> usize {
+        self.settings.borrow().buffer_size as usize * 1024
+    }
+
+    /// Takes on a stream and starts it if it is enabled.
+    pub fn add_stream(&self, config: StreamConfig) {
+        let mut next = self.next_stream_id.borrow_mut();
+        *next = (*next).max(config.id.saturating_add(1));
+        let running = config.enabled.then(|| self.start_stream(&config));
+        self.streams.borrow_mut().insert(config.id, Stream { config, running });
+    }
+
+    fn start_stream(&self, config: &StreamConfig) -> Running {
+        let ring_bytes = self.ring_bytes();
+        let (changed, started) = (self.changed.clone(), self.parts.started);
+        let hub = Rc::new(Hub::new(ring_bytes, config.record, changed, started));
+        let cut = Rc::new(RefCell::new(self.cut_config(config)));
+        let (recorder_stop, recorder_stopped) = stop_pair();
+        let recordings = Rc::clone(&self.parts.recordings);
+        let recorder = self.parts.executor.spawn(writer::run(
+            Rc::clone(&hub),
+            recordings,
+            Rc::clone(&cut),
+            recorder_stopped,
+        ));
+        let mut running =
+            Running { hub, cut, source_stop: None, recorder_stop, source: None, recorder };
+        self.start_source(&mut running, config);
+        running
+    }
+
+    fn start_source(&self, running: &mut Running, config: &StreamConfig) {
+        let (stop, stopped) = stop_pair();
+        let (hub, codec) = (Rc::clone(&running.hub), self.parts.codec.clone());
+        let source = supervisor::run(config.clone(), hub, codec, stopped);
+        running.source_stop = Some(stop);
+        running.source = Some(self.parts.executor.spawn(source));
+    }
+
+    /// Puts a changed configuration into force. Only a change of what is fetched reconnects.
+    pub async fn change_stream(&self, config: StreamConfig) {
+        let Some((was, running)) = self
+            .streams
+            .borrow_mut()
+            .get_mut(&config.id)
+            .map(|stream| (stream.config.clone(), stream.running.take()))
+        else {
+            return;
+        };
+        let running = match running {
+            Some(running) if !config.enabled => {
+                stop(running).await;
+                None
+            }
+            Some(mut running) => {
+                *running.cut.borrow_mut() = self.cut_config(&config);
+                running.hub.set_recording(config.record);
+                if fetches_other(&was, &config) {
+                    stop_source(&mut running).await;
+                    running.hub.set_status(StreamStatus::Connecting, String::new());
+                    self.start_source(&mut running, &config);
+                }
+                Some(running)
+            }
+            None => config.enabled.then(|| self.start_stream(&config)),
+        };
+        self.streams.borrow_mut().insert(config.id, Stream { config, running });
+    }
+
+    /// Ends a stream; its recording is finished when this returns.
+    pub async fn remove_stream(&self, id: u32) {
+        let removed = self.streams.borrow_mut().remove(&id);
+        if let Some(running) = removed.and_then(|stream| stream.running) {
+            stop(running).await;
+        }
+    }
+
+    /// Puts changed settings into force, for the streams that run too.
+    pub fn change_settings(&self, settings: Settings) {
+        self.parts.recordings.set_root(settings.storage_path.clone().into());
+        *self.settings.borrow_mut() = settings;
+        for stream in self.streams.borrow().values() {
+            if let Some(running) = &stream.running {
+                running.hub.set_ring_bytes(self.ring_bytes());
+                *running.cut.borrow_mut() = self.cut_config(&stream.config);
+            }
+        }
+    }
+
+    /// Ends all streams at once; their recordings are finished when this returns.
+    pub async fn stop_all(&self) {
+        let streams = std::mem::take(&mut *self.streams.borrow_mut());
+        let stopping: Vec<_> = streams
+            .into_values()
+            .filter_map(|stream| stream.running)
+            .map(|running| self.parts.executor.spawn(stop(running)))
+            .collect();
+        for task in stopping {
+            task.await;
+        }
+    }
+
+    /// One stream as the API shows it.
+    pub fn stream_view(&self, id: u32) -> Option<StreamView> {
+        self.streams.borrow().get(&id).map(view)
+    }
+
+    /// Makes a new snapshot visible to the other threads.
+    pub fn publish(&self) {
+        let streams: Vec<StreamView> = self.streams.borrow().values().map(view).collect();
+        let mut ailments: Vec<String> = Vec::new();
+        for stream in self.streams.borrow().values() {
+            let error = stream.running.as_ref().and_then(|running| running.hub.record_error());
+            if let Some(error) = error {
+                ailments.push(format!("{}: {error}", stream.config.name));
+            }
+        }
+        ailments.extend(self.round_error.borrow().map(str::to_owned));
+        if let Some(since) = *self.round_since.borrow()
+            && since.elapsed() > ROUND_LATE
+        {
+            ailments.push(format!("a disk has not answered for {} s", since.elapsed().as_secs()));
+        }
+        self.parts.cell.publish(Snapshot {
+            streams,
+            settings: self.settings(),
+            running: self.parts.recordings.running(),
+            ailments,
+            at_ms: u64::try_from(self.parts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        });
+    }
+
+    async fn changed(&self) {
+        let _ = self.changes.recv().await;
+    }
+
+    /// Publishes for ever: soon after a change, and every second.
+    pub async fn keep_published(self: Rc<Self>) {
+        loop {
+            self.publish();
+            wait::pause(PUBLISH_PAUSE).await;
+            wait::pause(PUBLISH_EVERY).or(self.changed()).await;
+        }
+    }
+
+    /// Syncs for ever: a round starts every second, or when the last one is over if that took longer.
+    pub async fn keep_synced(self: Rc<Self>) {
+        let mut due = Instant::now() + SYNC_EVERY;
+        loop {
+            Timer::at(due).await;
+            due = Instant::now().max(due) + SYNC_EVERY;
+            *self.round_since.borrow_mut() = Some(Instant::now());
+            let done = self.parts.recordings.sync_round().await;
+            *self.round_since.borrow_mut() = None;
+            let was = *self.round_error.borrow();
+            let is = done.as_ref().err().map(RecordError::for_owner);
+            // A disk that stays broken is told once, not every second.
+            if is != was
+                && let Err(error) = &done
+            {
+                log::error!("sync round: {error}");
+            }
+            *self.round_error.borrow_mut() = is;
+        }
+    }
+}
+
+fn fetches_other(was: &StreamConfig, is: &StreamConfig) -> bool {
+    let format = |config: &StreamConfig| (config.width, config.height, config.fps, config.codec);
+    was.url != is.url || format(was) != format(is)
+}
+
+fn view(stream: &Stream) -> StreamView {
+    let config = stream.config.clone();
+    match &stream.running {
+        None => StreamView {
+            config,
+            status: StreamStatus::Disabled,
+            status_detail: String::new(),
+            actual: None,
+            advice: Vec::new(),
+        },
+        Some(running) => {
+            let seen = running.hub.view();
+            StreamView {
+                config,
+                status: seen.status,
+                status_detail: seen.detail,
+                actual: seen.actual,
+                advice: seen.advice,
+            }
+        }
+    }
+}
+
+/// Ends the source, within `STOP_MAX`: a camera that does not answer the goodbye is left without one.
+async fn stop_source(running: &mut Running) {
+    drop(running.source_stop.take());
+    if let Some(source) = running.source.take() {
+        source.or(wait::pause(supervisor::STOP_MAX)).await;
+    }
+    running.hub.end_run();
+}
+
+async fn stop(mut running: Running) {
+    stop_source(&mut running).await;
+    drop(running.recorder_stop);
+    running.recorder.or(wait::pause(RECORDER_STOP_MAX)).await;
+}

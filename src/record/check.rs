@@ -1,0 +1,60 @@
+//! `lightnvr check`: holds store and files against each other and changes nothing.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::RecordError;
+use super::recovery;
+use super::repair::{self, Found};
+use crate::store::row::RecordingRow;
+use crate::store::{RecordingQuery, Store};
+
+/// Lists what does not agree, one sentence each; empty when all is well.
+pub fn check(store: &Store, root: &Path) -> Result<Vec<String>, RecordError> {
+    let mut findings = Vec::new();
+    let mut unknown: HashSet<PathBuf> = recovery::files_below(root)?.into_iter().collect();
+    let mut paths: HashSet<String> = HashSet::new();
+    let everything = RecordingQuery::default();
+    let visited = store.reader().visit(&everything, |row| {
+        unknown.remove(Path::new(&row.path));
+        if !paths.insert(row.path.clone()) {
+            findings.push(format!("recording {}: another row names {} too", row.id, row.path));
+        }
+        findings.extend(check_row(&row));
+        true
+    });
+    visited.map_err(RecordError::Store)?;
+    let mut files: Vec<_> = unknown.into_iter().collect();
+    files.sort();
+    findings.extend(files.iter().map(|path| format!("{}: no row", path.display())));
+    Ok(findings)
+}
+
+fn check_row(row: &RecordingRow) -> Option<String> {
+    let finding = |what: String| Some(format!("recording {}: {what} ({})", row.id, row.path));
+    if row.in_progress {
+        return finding("still marked as being written".into());
+    }
+    let scan = match repair::scan(Path::new(&row.path)) {
+        Err(error) => return finding(format!("can't be read: {error}")),
+        Ok(Found::Foreign(why)) => return finding(format!("not a whole recording: {why}")),
+        Ok(Found::Empty) => return finding("holds no whole fragment".into()),
+        Ok(Found::Recording(scan)) => scan,
+    };
+    if scan.has_torn_tail {
+        return finding("ends in the middle of a fragment".into());
+    }
+    if scan.media_end != row.size {
+        return finding(format!("{} bytes, the row says {}", scan.media_end, row.size));
+    }
+    let end_ms = repair::end_ms(&scan, row.start_ms);
+    if end_ms != row.end_ms {
+        return finding(format!("ends at {end_ms} ms, the row says {}", row.end_ms));
+    }
+    match &scan.tag {
+        Some(tag) if tag.stream_id != row.stream_id || tag.start_ms != row.start_ms => {
+            finding("stream or start time differ from those in the file".into())
+        }
+        _ => None,
+    }
+}

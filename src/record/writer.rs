@@ -1,0 +1,120 @@
+//! Writes one stream's recordings: takes packets from its hub at the disk's pace.
+//!
+//! In here: the loop between hub, cutter and disk, and what happens when the disk refuses: what was written is
+//! kept as a recording, the ring goes on holding packets, and writing is tried again from a keyframe on.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use smol::future::FutureExt;
+
+use super::RecordError;
+use super::cut_core::{Cut, CutConfig, Cutter, Opening};
+use super::open::OpenRecordings;
+use crate::stream::hub::Hub;
+use crate::system::wait::{self, Stopping};
+
+/// Pause after the disk refused a write.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// Packets taken in a row before other tasks get their turn.
+const PACKETS_IN_A_ROW_MAX: usize = 256;
+
+/// The file that is open, if any.
+#[derive(Default)]
+struct Writing {
+    opening: Option<Opening>,
+    id: Option<u64>,
+}
+
+/// Runs until `stop` asks; then what waits is written and the file finished.
+pub async fn run(
+    hub: Rc<Hub>,
+    recordings: Rc<OpenRecordings>,
+    config: Rc<RefCell<CutConfig>>,
+    stop: Stopping,
+) {
+    let mut cutter = Cutter::default();
+    let mut writing = Writing::default();
+    let mut cuts = Vec::new();
+    let mut taken_in_a_row = 0;
+    loop {
+        let packet = hub.take();
+        let is_empty = packet.is_none();
+        match packet {
+            Some(packet) => cutter.push(packet, &config.borrow(), &mut cuts),
+            None if hub.is_idle() || stop.is_asked() => {
+                cutter.finish(&config.borrow(), &mut cuts);
+            }
+            None => {}
+        }
+        for cut in cuts.drain(..) {
+            let done = writing.carry_out(cut, &recordings, &config).await;
+            match done {
+                Ok(()) => hub.set_record_error(None),
+                Err(error) => {
+                    let stream_id = config.borrow().stream_id;
+                    log::error!("stream {stream_id}: recording stopped: {error}");
+                    hub.set_record_error(Some(error.for_owner()));
+                    writing.give_up(&recordings).await;
+                    cutter.abandon();
+                    wait::pause(RETRY_PAUSE).or(stop.asked()).await;
+                    break;
+                }
+            }
+        }
+        taken_in_a_row += 1;
+        if is_empty {
+            if stop.is_asked() {
+                return;
+            }
+            taken_in_a_row = 0;
+            hub.ready().or(stop.asked()).await;
+        } else if taken_in_a_row >= PACKETS_IN_A_ROW_MAX {
+            taken_in_a_row = 0;
+            smol::future::yield_now().await;
+        }
+    }
+}
+
+impl Writing {
+    async fn carry_out(
+        &mut self,
+        cut: Cut,
+        recordings: &OpenRecordings,
+        config: &RefCell<CutConfig>,
+    ) -> Result<(), RecordError> {
+        match cut {
+            Cut::Open(opening) => self.opening = Some(opening),
+            Cut::Fragment(fragment) => match (self.opening.take(), self.id) {
+                (Some(opening), _) => {
+                    let (stream_id, name) = {
+                        let config = config.borrow();
+                        (config.stream_id, config.stream_name.clone())
+                    };
+                    let id = recordings.create(stream_id, &name, opening, fragment).await?;
+                    self.id = Some(id);
+                }
+                (None, Some(id)) => recordings.append(id, fragment).await?,
+                (None, None) => {}
+            },
+            Cut::Finish { patches } => {
+                self.opening = None;
+                if let Some(id) = self.id.take() {
+                    recordings.finish(id, patches).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the file after an error with what it holds.
+    async fn give_up(&mut self, recordings: &OpenRecordings) {
+        self.opening = None;
+        if let Some(id) = self.id.take()
+            && let Err(error) = recordings.finish(id, Vec::new()).await
+        {
+            log::warn!("recording {id} is left for recovery: {error}");
+        }
+    }
+}

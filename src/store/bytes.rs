@@ -1,0 +1,199 @@
+//! Records of the store as bytes: a version byte, then fields in a fixed order, little-endian.
+//!
+//! A later version appends fields; an older record then lacks them and takes their defaults. A record
+//! with a higher version is read as far as this program knows it, so that a store can go back one version.
+
+use crate::config::stream::StreamConfig;
+use crate::media::format::VideoCodec;
+
+use super::row::RecordingRow;
+
+const STREAM_VERSION: u8 = 1;
+const RECORDING_VERSION: u8 = 1;
+
+/// Appends fields.
+pub struct Writer(Vec<u8>);
+
+impl Writer {
+    pub fn new(version: u8) -> Self {
+        Self(vec![version])
+    }
+
+    pub fn u8(mut self, value: u8) -> Self {
+        self.0.push(value);
+        self
+    }
+
+    pub fn u64(mut self, value: u64) -> Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    pub fn i64(mut self, value: i64) -> Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// Texts are shorter than 64 KiB by the rules of `config/`; anything longer is cut at that.
+    pub fn text(mut self, value: &str) -> Self {
+        let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
+        self.0.extend_from_slice(&len.to_le_bytes());
+        self.0.extend_from_slice(&value.as_bytes()[..usize::from(len)]);
+        self
+    }
+
+    pub fn done(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Takes fields; `None` as soon as one is not there.
+pub struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// Version 0 was never written.
+    pub fn new(record: &'a [u8]) -> Option<Self> {
+        let (&version, rest) = record.split_first()?;
+        (version >= 1).then_some(Self(rest))
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    pub fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    pub fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    pub fn i64(&mut self) -> Option<i64> {
+        self.take().map(i64::from_le_bytes)
+    }
+
+    pub fn text(&mut self) -> Option<String> {
+        let len = usize::from(u16::from_le_bytes(self.take()?));
+        let (head, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        String::from_utf8(head.to_vec()).ok()
+    }
+}
+
+/// A bare counter.
+pub fn read_u64(record: &[u8]) -> Option<u64> {
+    record.try_into().ok().map(u64::from_le_bytes)
+}
+
+fn codec_number(codec: VideoCodec) -> u8 {
+    match codec {
+        VideoCodec::H264 => 0,
+        VideoCodec::H265 => 1,
+        VideoCodec::Mjpeg => 2,
+    }
+}
+
+fn codec_of(number: u8) -> Option<VideoCodec> {
+    [VideoCodec::H264, VideoCodec::H265, VideoCodec::Mjpeg].get(usize::from(number)).copied()
+}
+
+pub fn encode_stream(config: &StreamConfig) -> Vec<u8> {
+    Writer::new(STREAM_VERSION)
+        .text(&config.name)
+        .text(&config.url)
+        .u8(u8::from(config.enabled))
+        .u64(config.width.into())
+        .u64(config.height.into())
+        .u64(config.fps.into())
+        .u8(codec_number(config.codec))
+        .u8(config.priority)
+        .u8(u8::from(config.record))
+        .done()
+}
+
+pub fn decode_stream(id: u32, record: &[u8]) -> Option<StreamConfig> {
+    let mut fields = Reader::new(record)?;
+    Some(StreamConfig {
+        id,
+        name: fields.text()?,
+        url: fields.text()?,
+        enabled: fields.u8()? != 0,
+        width: fields.u64()?.try_into().ok()?,
+        height: fields.u64()?.try_into().ok()?,
+        fps: fields.u64()?.try_into().ok()?,
+        codec: codec_of(fields.u8()?)?,
+        priority: fields.u8()?,
+        record: fields.u8()? != 0,
+    })
+}
+
+pub fn encode_recording(row: &RecordingRow) -> Vec<u8> {
+    Writer::new(RECORDING_VERSION)
+        .u64(row.stream_id.into())
+        .text(&row.stream_name)
+        .i64(row.start_ms)
+        .i64(row.end_ms)
+        .u64(row.size)
+        .text(&row.path)
+        .u8(u8::from(row.in_progress))
+        .done()
+}
+
+pub fn decode_recording(id: u64, record: &[u8]) -> Option<RecordingRow> {
+    let mut fields = Reader::new(record)?;
+    Some(RecordingRow {
+        id,
+        stream_id: fields.u64()?.try_into().ok()?,
+        stream_name: fields.text()?,
+        start_ms: fields.i64()?,
+        end_ms: fields.i64()?,
+        size: fields.u64()?,
+        path: fields.text()?,
+        in_progress: fields.u8()? != 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_records_never_panic(record in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_stream(1, &record);
+            let _ = decode_recording(1, &record);
+            let _ = read_u64(&record);
+        }
+
+        #[test]
+        fn a_recording_comes_back_as_it_went_in(
+            id in 1_u64.., stream_id in any::<u32>(), name in ".{0,64}", path in ".{0,200}",
+            start_ms in any::<i64>(), end_ms in any::<i64>(), size in any::<u64>(), in_progress in any::<bool>(),
+        ) {
+            let row = RecordingRow { id, stream_id, stream_name: name, start_ms, end_ms, size, path, in_progress };
+            prop_assert_eq!(decode_recording(id, &encode_recording(&row)), Some(row));
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_with_more_fields_is_read() {
+        let row = RecordingRow {
+            id: 3,
+            stream_id: 1,
+            stream_name: "Tor".into(),
+            start_ms: 5,
+            end_ms: 6,
+            size: 7,
+            path: "/x".into(),
+            in_progress: false,
+        };
+        let mut record = encode_recording(&row);
+        record[0] = 9;
+        record.extend_from_slice(b"later fields");
+        assert_eq!(decode_recording(3, &record), Some(row));
+    }
+}

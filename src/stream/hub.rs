@@ -1,0 +1,251 @@
+//! The hub of one stream: where its source delivers and its recorder takes.
+//!
+//! In here: numbering runs, wall clock, ring, meter, the state that the API shows. Not in here: when to
+//! connect (`supervisor`), what is written (`record/`). Lives on the executor; nothing blocks.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smol::channel::{Receiver, Sender, bounded};
+
+use super::meter_core::Meter;
+use super::wall_core::RunClock;
+use crate::buffer::ring::Ring;
+use crate::ingest::{SourceEvent, Unit};
+use crate::media::format::{AudioFormat, VideoFormat};
+use crate::media::packet::{Packet, Run, Track};
+use crate::nvr::snapshot::{Actual, StreamStatus};
+use crate::system::clock;
+
+/// Video is late when none came for this long, or for three frame intervals if that is longer.
+const VIDEO_LATE_MS: f64 = 5000.0;
+/// And never later than this.
+const VIDEO_LATE_MS_MAX: f64 = 10_000.0;
+/// Pieces of advice that are kept; a further one is left out.
+const ADVICE_MAX: usize = 8;
+
+struct State {
+    ring: Ring,
+    /// The recorder wants packets.
+    is_recording: bool,
+    run: Option<Arc<Run>>,
+    runs: u32,
+    clock: Option<RunClock>,
+    meter: Meter,
+    video: Option<Arc<VideoFormat>>,
+    status: StreamStatus,
+    detail: String,
+    advice: Vec<String>,
+    record_error: Option<&'static str>,
+}
+
+/// One stream's state, shared by its source, its recorder and whoever asks.
+pub struct Hub {
+    state: RefCell<State>,
+    started: Instant,
+    wake: Sender<()>,
+    ready: Receiver<()>,
+    /// Told when something changed that the snapshot shows.
+    changed: Sender<()>,
+}
+
+/// What the API shows of a hub.
+pub struct HubView {
+    pub status: StreamStatus,
+    pub detail: String,
+    pub actual: Option<Actual>,
+    pub advice: Vec<String>,
+}
+
+impl Hub {
+    /// A hub whose ring holds `ring_bytes`; `started` is the zero of the monotonic clock.
+    pub fn new(
+        ring_bytes: usize,
+        is_recording: bool,
+        changed: Sender<()>,
+        started: Instant,
+    ) -> Self {
+        let (wake, ready) = bounded(1);
+        let state = State {
+            ring: Ring::new(ring_bytes),
+            is_recording,
+            run: None,
+            runs: 0,
+            clock: None,
+            meter: Meter::default(),
+            video: None,
+            status: StreamStatus::Connecting,
+            detail: String::new(),
+            advice: Vec::new(),
+            record_error: None,
+        };
+        Self { state: RefCell::new(state), started, wake, ready, changed }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn wake_recorder(&self) {
+        let _ = self.wake.try_send(());
+    }
+
+    fn tell_changed(&self) {
+        let _ = self.changed.try_send(());
+    }
+
+    /// Takes what the source delivers.
+    pub fn deliver(&self, event: SourceEvent) {
+        match event {
+            SourceEvent::Started { video, audio } => self.start_run(video, audio),
+            SourceEvent::AudioChanged(audio) => {
+                let mut state = self.state.borrow_mut();
+                if let Some(run) = &state.run {
+                    state.run = Some(Arc::new(Run { id: run.id, audio: Some(audio) }));
+                }
+            }
+            SourceEvent::Unit(unit) => self.push(unit),
+            SourceEvent::Advice(text) => {
+                let mut state = self.state.borrow_mut();
+                if state.advice.len() < ADVICE_MAX && !state.advice.contains(&text) {
+                    state.advice.push(text);
+                }
+            }
+        }
+    }
+
+    fn start_run(&self, video: Option<Arc<VideoFormat>>, audio: Option<Arc<AudioFormat>>) {
+        let mut state = self.state.borrow_mut();
+        state.runs = state.runs.wrapping_add(1);
+        state.run = Some(Arc::new(Run { id: state.runs, audio }));
+        state.clock = None;
+        state.video = video;
+        state.advice.clear();
+    }
+
+    fn push(&self, unit: Unit) {
+        let now_ms = self.now_ms();
+        let mut guard = self.state.borrow_mut();
+        let state = &mut *guard;
+        let Some(run) = state.run.clone() else { return };
+        let mut packet = Packet {
+            seq: 0,
+            run,
+            track: unit.track,
+            pts: unit.pts,
+            dts: unit.dts,
+            is_key: unit.is_key,
+            is_damaged: unit.is_damaged,
+            wall_ms: 0,
+            data: unit.data,
+        };
+        let timescale = i64::from(packet.timescale().max(1));
+        let media_ms = (i128::from(packet.pts) * 1000).div_euclid(i128::from(timescale)) as i64;
+        let arrived_ms = clock::wall_ms();
+        let run_clock = state.clock.get_or_insert_with(|| RunClock::new(media_ms, arrived_ms));
+        packet.wall_ms = run_clock.wall_ms(media_ms, arrived_ms);
+        let is_video = packet.is_video();
+        let key_pts = packet.is_video_key().then_some(packet.pts);
+        state.meter.note(now_ms, packet.data.len(), is_video, key_pts);
+        if let Track::Video(format) = &packet.track
+            && state.video.as_ref() != Some(format)
+        {
+            state.video = Some(Arc::clone(format));
+        }
+        if state.is_recording {
+            state.ring.push(packet);
+            self.wake_recorder();
+        }
+        if is_video && state.status != StreamStatus::Connected {
+            state.status = StreamStatus::Connected;
+            state.detail.clear();
+            self.tell_changed();
+        }
+    }
+
+    /// The source has ended: what waits is still recorded, then the file is finished.
+    pub fn end_run(&self) {
+        self.state.borrow_mut().run = None;
+        self.wake_recorder();
+    }
+
+    /// Sets what the API shows while there is no video.
+    pub fn set_status(&self, status: StreamStatus, detail: String) {
+        let mut state = self.state.borrow_mut();
+        state.status = status;
+        state.detail = detail;
+        self.tell_changed();
+    }
+
+    /// Whether packets go to the recorder from now on.
+    pub fn set_recording(&self, is_recording: bool) {
+        self.state.borrow_mut().is_recording = is_recording;
+        self.wake_recorder();
+    }
+
+    /// Changes the size of the ring.
+    pub fn set_ring_bytes(&self, bytes: usize) {
+        self.state.borrow_mut().ring.set_bytes_max(bytes);
+    }
+
+    /// Notes why nothing is being written, or that it is again.
+    pub fn set_record_error(&self, error: Option<&'static str>) {
+        let mut state = self.state.borrow_mut();
+        if state.record_error != error {
+            state.record_error = error;
+            self.tell_changed();
+        }
+    }
+
+    /// Why nothing is being written, if so.
+    pub fn record_error(&self) -> Option<&'static str> {
+        self.state.borrow().record_error
+    }
+
+    /// The oldest packet that waits for the recorder.
+    pub fn take(&self) -> Option<Arc<Packet>> {
+        self.state.borrow_mut().ring.take()
+    }
+
+    /// Whether nothing more will come for the file that is open: no run, or no recording wanted.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.borrow();
+        state.run.is_none() || !state.is_recording
+    }
+
+    /// Resolves when the recorder should look again.
+    pub async fn ready(&self) {
+        let _ = self.ready.recv().await;
+    }
+
+    /// What the API shows now.
+    pub fn view(&self) -> HubView {
+        let now_ms = self.now_ms();
+        let state = self.state.borrow();
+        let (fps, bitrate) = state.meter.rates(now_ms);
+        let audio = state.run.as_ref().and_then(|run| run.audio.as_ref());
+        let actual = state.video.as_ref().map(|video| Actual {
+            codec: video.codec.name(),
+            width: video.width,
+            height: video.height,
+            fps: (fps * 10.0).round() / 10.0,
+            bitrate,
+            keyframe_interval: (state.meter.keyframe_interval_s() * 100.0).round() / 100.0,
+            audio: audio.map(|audio| audio.source_codec),
+        });
+        let (mut status, mut detail) = (state.status, state.detail.clone());
+        if status == StreamStatus::Connected {
+            let late_ms = if fps > 0.0 { 3000.0 / fps } else { 0.0 };
+            let late_ms = late_ms.clamp(VIDEO_LATE_MS, VIDEO_LATE_MS_MAX);
+            let age_ms = state.meter.video_age_ms(now_ms).unwrap_or(0);
+            if age_ms as f64 > late_ms {
+                status = StreamStatus::Reconnecting;
+                detail = format!("no video for {} s", age_ms / 1000);
+            } else if let Some(error) = state.record_error {
+                detail = error.to_owned();
+            }
+        }
+        HubView { status, detail, actual, advice: state.advice.clone() }
+    }
+}

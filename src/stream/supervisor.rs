@@ -1,0 +1,74 @@
+//! Keeps one stream's source running: connect, deliver, wait, again, for ever.
+//!
+//! In here: which source a URL names, back-off, what the API shows meanwhile. A panic in a source is caught
+//! here and costs only this stream a reconnect.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use smol::future::FutureExt;
+
+use super::backoff_core::Backoff;
+use super::hub::Hub;
+use crate::config::stream::StreamConfig;
+use crate::ingest::{IngestError, SourceEvent, rtsp, testpattern};
+use crate::nvr::snapshot::StreamStatus;
+use crate::system::pool::Pool;
+use crate::system::wait::{self, Stopping};
+
+/// Runs until `stop` asks. Takes at most a second longer: the camera is told goodbye.
+pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping) {
+    let mut backoff = Backoff::default();
+    while !stop.is_asked() {
+        let began = Instant::now();
+        let mut sink = |event: SourceEvent| hub.deliver(event);
+        let session = AssertUnwindSafe(session(&config, &codec, &mut sink, &stop));
+        let ended = session.catch_unwind().await.unwrap_or_else(|_| {
+            Err(IngestError::Connection {
+                what: "internal error in this stream, see the log".into(),
+            })
+        });
+        hub.end_run();
+        if stop.is_asked() {
+            return;
+        }
+        let (status, is_refused, why) = match ended {
+            Err(error @ (IngestError::Unauthorized | IngestError::Refused { .. })) => {
+                (StreamStatus::Error, true, error.to_string())
+            }
+            Err(error) => (StreamStatus::Reconnecting, false, error.to_string()),
+            Ok(()) => (StreamStatus::Reconnecting, false, "the source ended".to_owned()),
+        };
+        let pause = backoff.next(began.elapsed(), is_refused, random());
+        log::warn!("stream {}: {why}; next try in {} s", config.id, pause.as_secs().max(1));
+        hub.set_status(status, why);
+        wait::pause(pause).or(stop.asked()).await;
+    }
+}
+
+fn random() -> u32 {
+    // Without randomness there is no jitter, which only matters after a power cut of the whole house.
+    getrandom::u32().unwrap_or(256)
+}
+
+async fn session(
+    config: &StreamConfig,
+    codec: &Pool,
+    sink: &mut dyn FnMut(SourceEvent),
+    stop: &Stopping,
+) -> Result<(), IngestError> {
+    if config.url.starts_with("testpattern:") {
+        let request = testpattern::PatternRequest {
+            label: config.name.clone(),
+            width: config.width,
+            height: config.height,
+            fps: config.fps,
+        };
+        return testpattern::run(request, codec, sink, stop.asked()).await;
+    }
+    rtsp::run(&config.url, sink, stop.asked()).await
+}
+
+/// How long a stream may take to end before it is cut off.
+pub const STOP_MAX: Duration = Duration::from_millis(1000);

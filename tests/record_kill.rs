@@ -1,0 +1,146 @@
+//! SIGKILL at random moments while four streams are recorded: nothing that was on disk is lost, every
+//! file plays, and the store agrees with the files.
+
+mod rig;
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rig::clips;
+use rig::gst_server::{Auth, GstServer, Mount, Sets};
+use rig::mp4;
+use rig::nvr::{Nvr, Recording};
+use rig::temp_dir::TempDir;
+use rig::wait;
+
+const KILLS: u32 = 25;
+const KILLS_IN_SOAK: u32 = 100;
+/// Counted from the ready line: long enough to connect, record and rotate in some of the rounds.
+const LIFE_MS_MAX: u64 = 5000;
+/// The API's times are whole seconds, each rounded down.
+const DURATION_S_OFF_MAX: f64 = 1.0;
+const FINISHED_WITHIN: Duration = Duration::from_secs(20);
+
+/// The numbers after `seed` by splitmix64 (Steele, Lea, Flood 2014): a failure can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+/// What was already found good, by path: a file with the same size and time is not decoded again.
+#[derive(Default)]
+struct Checked(HashMap<PathBuf, (u64, i64, i64)>);
+
+impl Checked {
+    fn check_plays(&mut self, file: &Path) {
+        let meta = fs::metadata(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let version = (meta.size(), meta.mtime(), meta.mtime_nsec());
+        if self.0.get(file) != Some(&version) {
+            mp4::check_plays(file);
+            self.0.insert(file.to_owned(), version);
+        }
+    }
+}
+
+/// All files below `dir`.
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.expect("the directory can be read").path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+/// After a start: what an earlier life left is listed, finished, whole and of the length that is said.
+fn check_after_start(nvr: &Nvr, left: &[PathBuf], checked: &mut Checked) -> Vec<Recording> {
+    let recordings = nvr.recordings("");
+    for file in left.iter().filter(|file| file.extension().is_some_and(|e| e == "mp4")) {
+        // Recovery removes a file that has not one whole fragment.
+        let row = recordings.iter().find(|r| r.path == **file);
+        assert_eq!(file.exists(), row.is_some(), "{} is listed if it is there", file.display());
+    }
+    for recording in recordings.iter().filter(|r| left.contains(&r.path)) {
+        let what = recording.path.display();
+        assert!(!recording.in_progress, "{what} is of an earlier life");
+        checked.check_plays(&recording.path);
+        let size = fs::metadata(&recording.path).expect("it was just played").size();
+        assert_eq!(recording.size, size, "{what}: listed size");
+        let off = recording.duration - mp4::duration_s(&recording.path);
+        assert!(off.abs() < DURATION_S_OFF_MAX, "{what}: listed duration is {off} s off");
+    }
+    recordings
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_files_that_play_and_a_store_that_agrees() {
+    let seed = match std::env::var("LIGHTNVR_SEED") {
+        Ok(seed) => seed.parse().expect("LIGHTNVR_SEED is a number"),
+        Err(_) => u64::from(std::process::id()),
+    };
+    println!("to run the same moments again: LIGHTNVR_SEED={seed}");
+    let mut random = Random(seed);
+    let home = TempDir::new("record_kill");
+    let storage = home.path().join("data/recordings");
+    let mounts = [
+        Mount { path: "sdp", clip: &clips::LONG, sets: Sets::Sdp },
+        Mount { path: "band", clip: &clips::LONG, sets: Sets::Band },
+        Mount { path: "b", clip: &clips::H264_B, sets: Sets::Both },
+    ];
+    let server = GstServer::start(Auth::None, &mounts);
+    let mut checked = Checked::default();
+    let mut before: Vec<Recording> = Vec::new();
+    let kills = if std::env::var_os("SOAK").is_some() { KILLS_IN_SOAK } else { KILLS };
+    for round in 0..kills {
+        let left = files_below(&storage);
+        let mut nvr = Nvr::start(home.path());
+        if round == 0 {
+            nvr.set(r#"{"segment_seconds":10}"#);
+            nvr.add_stream("pattern", "testpattern://");
+            for mount in &mounts {
+                nvr.add_stream(mount.path, &server.url(mount.path));
+            }
+        }
+        let life_ms = random.below(LIFE_MS_MAX);
+        println!("round {round}: {} files left, killed after {life_ms} ms", left.len());
+        let now = check_after_start(&nvr, &left, &mut checked);
+        for old in &before {
+            // A row that was promised as finished stays; one that was running may have had no media.
+            let is_there = now.iter().any(|r| r.id == old.id && r.size >= old.size);
+            assert!(is_there || old.size == 0, "recording {} was lost: {old:?}", old.id);
+        }
+        wait::pause(Duration::from_millis(life_ms));
+        before = nvr.recordings("");
+        nvr.process.kill();
+    }
+    let left = files_below(&storage);
+    let nvr = Nvr::start(home.path());
+    check_after_start(&nvr, &left, &mut checked);
+    for id in 0..4 {
+        let path = format!("/api/v1/streams/{id}");
+        nvr.json("PUT", &path, Some(r#"{"enabled":false}"#));
+        nvr.wait_for_finished(id, FINISHED_WITHIN);
+    }
+    let recordings = nvr.recordings("");
+    assert!(nvr.stop().success());
+    for recording in &recordings {
+        checked.check_plays(&recording.path);
+    }
+    assert!(recordings.len() >= kills as usize / 2, "too little was recorded to prove anything");
+    assert_eq!(
+        files_below(&storage).iter().filter(|f| f.extension().is_some_and(|e| e == "mp4")).count(),
+        recordings.len()
+    );
+    assert_eq!(rig::nvr::check(home.path()), (Some(0), String::new()));
+}
