@@ -1,3 +1,5 @@
+//! The encoder against the decoders of others: every sample comes back.
+
 use super::*;
 use crate::media::g711::Law;
 use crate::media::media_tool::{TempDir, run};

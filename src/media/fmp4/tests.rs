@@ -1,3 +1,5 @@
+//! Files against ffmpeg and ffprobe: what was put in is what they see.
+
 use super::*;
 use crate::media::flac::{FlacEncoder, audio_format_g711};
 use crate::media::format::AudioCodec;

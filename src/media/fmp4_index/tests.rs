@@ -1,3 +1,5 @@
+//! The index: as many bytes as were kept free, and whole for players.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Reading back: whole files, torn ones, hostile ones.
+
 use super::*;
 use crate::media::fmp4::{
     SampleInfo, TrackFragment, VIDEO_TRACK_ID, encode_fragment_head, encode_index, index_bytes,

@@ -1,3 +1,5 @@
+//! Parameter sets of real encoders, and of nobody.
+
 use super::*;
 use crate::media::bits::BitWriter;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Parameter sets of real encoders, and of nobody.
+
 use super::*;
 use crate::media::bits::BitWriter;
 use crate::media::media_tool::{TempDir, run_tolerant};
