@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use attacks::Target;
 use lightnvr::http::gate::CAPS;
+use rig::json::Look;
 use rig::nvr::Nvr;
 use rig::temp_dir::TempDir;
 
