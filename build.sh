@@ -94,8 +94,9 @@ need_build() {
 	fi
 }
 
-need_lint() {
-	need shellcheck:shellcheck
+need_check() {
+	# The unit tests of media/ are judged by ffmpeg.
+	need shellcheck:shellcheck ffmpeg:ffmpeg
 	for part in fmt clippy; do
 		cargo "$part" --version >/dev/null 2>&1 ||
 			die "cargo $part is missing: rustup component add rustfmt clippy"
@@ -155,7 +156,7 @@ cmd_build() {
 
 cmd_check() {
 	need_build
-	need_lint
+	need_check
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	shellcheck build.sh .ci/run
