@@ -32,12 +32,36 @@ pub type Reply<T> = Sender<Result<T, CommandError>>;
 /// visible in the snapshot.
 #[derive(Debug)]
 pub enum Command {
-    CreateStream { patch: StreamPatch, reply: Reply<StreamView> },
-    UpdateStream { id: u32, patch: StreamPatch, reply: Reply<StreamView> },
-    DeleteStream { id: u32, reply: Reply<()> },
-    DeleteRecording { id: u64, reply: Reply<()> },
-    UpdateSettings { patch: SettingsPatch, reply: Reply<Settings> },
-    ChangePassword { current: String, new: String, reply: Reply<()> },
+    CreateStream {
+        patch: StreamPatch,
+        reply: Reply<StreamView>,
+    },
+    UpdateStream {
+        id: u32,
+        patch: StreamPatch,
+        reply: Reply<StreamView>,
+    },
+    DeleteStream {
+        id: u32,
+        reply: Reply<()>,
+    },
+    DeleteRecording {
+        id: u64,
+        reply: Reply<()>,
+    },
+    /// Takes on the storage that is at the storage path.
+    AdoptStorage {
+        reply: Reply<()>,
+    },
+    UpdateSettings {
+        patch: SettingsPatch,
+        reply: Reply<Settings>,
+    },
+    ChangePassword {
+        current: String,
+        new: String,
+        reply: Reply<()>,
+    },
 }
 
 /// The sending side, held by the API's threads.

@@ -20,7 +20,7 @@ use redb::{
 
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
-use row::RecordingRow;
+use row::{RecordingRow, StorageRow};
 
 /// Page cache. 1 MiB reads and writes 300,000 rows a second on the reference machine; redb's default is 1 GiB.
 const CACHE_BYTES: usize = 1 << 20;
@@ -38,9 +38,11 @@ const META_SCHEMA: &str = "schema";
 const META_PASSWORD: &str = "password_phc";
 const META_NEXT_STREAM: &str = "next_stream_id";
 const META_NEXT_RECORDING: &str = "next_recording_id";
+/// Before the path of a storage.
+const META_STORAGE: &str = "storage:";
 
 /// Why the store did not answer. The text names the cause for the log; it never goes to a client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum StoreError {
     /// Another process has it open.
     InUse,
@@ -81,6 +83,11 @@ pub enum Change {
     PutPassword(String),
     PutRecording(RecordingRow),
     RemoveRecording(u64),
+    /// The storage at this path.
+    PutStorage {
+        path: String,
+        row: StorageRow,
+    },
 }
 
 /// What the program keeps in memory of the store.
@@ -217,6 +224,11 @@ impl Store {
                     Change::RemoveRecording(id) => {
                         recordings.remove(id).map_err(database)?;
                     }
+                    Change::PutStorage { path, row } => {
+                        let (name, record) =
+                            (format!("{META_STORAGE}{path}"), bytes::encode_storage(row));
+                        meta.insert(name.as_str(), record.as_slice()).map_err(database)?;
+                    }
                 }
             }
         }
@@ -286,6 +298,19 @@ impl StoreReader {
         match table.get(id).map_err(database)? {
             None => Ok(None),
             Some(record) => decode_row(id, record.value()).map(Some),
+        }
+    }
+
+    /// The storage that is known at `path`.
+    pub fn storage(&self, path: &str) -> Result<Option<StorageRow>, StoreError> {
+        let meta = self.read()?.open_table(META).map_err(database)?;
+        let name = format!("{META_STORAGE}{path}");
+        match meta.get(name.as_str()).map_err(database)? {
+            None => Ok(None),
+            Some(record) => match bytes::decode_storage(record.value()) {
+                None => Err(StoreError::Corrupt { what: name }),
+                row => Ok(row),
+            },
         }
     }
 

@@ -296,6 +296,7 @@ impl State {
                 drop(reply.try_send(answer));
             }
             Command::DeleteRecording { id, reply } => drop(reply.try_send(self.delete(id))),
+            Command::AdoptStorage { reply } => drop(reply.try_send(Ok(()))),
             Command::UpdateSettings { patch, reply } => {
                 let new = self.cell.load().settings.patched(&patch);
                 let checked = new.check().map(|()| new.clone());
