@@ -18,19 +18,24 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 /// Long enough to seek in.
 const SECONDS_MIN: f64 = 6.0;
 
-/// Opens the page as somebody does who types name and password.
+/// Opens the page with the login that somebody would type when the browser asks for it.
 fn open_page(browser: &Browser, nvr: &Nvr) {
-    browser.go(&format!("http://admin:{PASSWORD}@{}/", nvr.addr));
-    // A page whose own URL holds a password may not fetch; the browser remembers the login.
+    // The page itself needs no password, so the browser would not take one there.
+    browser.go(&format!("http://admin:{PASSWORD}@{}/api/v1/system", nvr.addr));
     browser.go(&format!("http://{}/", nvr.addr));
 }
 
 /// Waits until the page's text holds all `words`.
 #[track_caller]
 fn wait_for_text(browser: &Browser, words: &[&str]) {
+    let mut shown = String::new();
     wait::until(&format!("the page shows {words:?}"), SHOWN_WITHIN, || {
-        let text = browser.run("return document.body.innerText");
-        words.iter().all(|word| text.text().contains(word)).then_some(())
+        let text = browser.run("return document.body.innerText").text().to_owned();
+        if text != shown {
+            println!("the page shows:\n{text}");
+            shown = text;
+        }
+        words.iter().all(|word| shown.contains(word)).then_some(())
     });
 }
 

@@ -39,10 +39,12 @@ fn status_of_system(nvr: &Nvr) -> u16 {
     nvr.request("GET", "/api/v1/system", None).status
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, out of those that Linux gives to nobody by itself (ip(7),
+/// `ip_local_port_range` begins at 32768): a connection of another test could take one of those.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("it is bound").port()
+    let first = 10_000 + (std::process::id() % 20_000) as u16;
+    let is_free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    (first..32_768).find(is_free).expect("one of many ports is free")
 }
 
 fn is_heard_on(port: u16) -> bool {
@@ -295,6 +297,7 @@ fn a_change_of_web_port_moves_at_once() {
     assert_eq!(answer.status, 400, "{}", answer.text());
     assert!(is_heard_on(first));
 
+    drop(taken);
     let second = free_port();
     nvr.set(&format!(r#"{{"web_port":{second}}}"#));
     wait::until("it is heard on the new port", MOVED_WITHIN, || is_heard_on(second).then_some(()));

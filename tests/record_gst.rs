@@ -109,6 +109,7 @@ fn every_access_unit_is_recorded_once_across_rotations() {
         Mount { path: "h264_sets_in_band", clip: &clips::H264, sets: Sets::Band },
         Mount { path: "h264_b_sets_in_sdp", clip: &clips::H264_B, sets: Sets::Sdp },
         Mount { path: "h264_b_sets_in_band", clip: &clips::H264_B, sets: Sets::Band },
+        Mount { path: "h264_rich", clip: &clips::H264_RICH, sets: Sets::Clip },
         Mount { path: "h265_sets_in_sdp", clip: &clips::H265, sets: Sets::Sdp },
         Mount { path: "h265_b_sets_in_band", clip: &clips::H265_B, sets: Sets::Band },
     ];

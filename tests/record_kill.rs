@@ -37,17 +37,24 @@ impl Random {
     }
 }
 
-/// What was already found good, by path: a file with the same size and time is not decoded again.
+/// What was already found good, by path, and its duration in seconds: a file with the same size and time
+/// is not decoded again.
 #[derive(Default)]
-struct Checked(HashMap<PathBuf, (u64, i64, i64)>);
+struct Checked(HashMap<PathBuf, ((u64, i64, i64), f64)>);
 
 impl Checked {
-    fn check_plays(&mut self, file: &Path) {
+    /// Panics unless the file plays; gives its duration.
+    fn check_plays(&mut self, file: &Path) -> f64 {
         let meta = fs::metadata(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let version = (meta.size(), meta.mtime(), meta.mtime_nsec());
-        if self.0.get(file) != Some(&version) {
-            mp4::check_plays(file);
-            self.0.insert(file.to_owned(), version);
+        match self.0.get(file) {
+            Some((known, duration_s)) if *known == version => *duration_s,
+            _ => {
+                mp4::check_plays(file);
+                let duration_s = mp4::duration_s(file);
+                self.0.insert(file.to_owned(), (version, duration_s));
+                duration_s
+            }
         }
     }
 }
@@ -74,10 +81,10 @@ fn check_after_start(nvr: &Nvr, left: &[PathBuf], checked: &mut Checked) -> Vec<
     for recording in recordings.iter().filter(|r| left.contains(&r.path)) {
         let what = recording.path.display();
         assert!(!recording.in_progress, "{what} is of an earlier life");
-        checked.check_plays(&recording.path);
+        let duration_s = checked.check_plays(&recording.path);
         let size = fs::metadata(&recording.path).expect("it was just played").size();
         assert_eq!(recording.size, size, "{what}: listed size");
-        let off = recording.duration - mp4::duration_s(&recording.path);
+        let off = recording.duration - duration_s;
         assert!(off.abs() < DURATION_S_OFF_MAX, "{what}: listed duration is {off} s off");
     }
     recordings

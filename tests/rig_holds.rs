@@ -27,11 +27,12 @@ fn without_sets(units: Vec<Vec<u8>>, video: Video) -> Vec<Vec<u8>> {
 #[test]
 fn the_server_sends_every_access_unit_of_every_clip_once() {
     let home = TempDir::new("rig_server_is_lossless");
-    let mounts: [(&Clip, &'static str, Sets); 7] = [
+    let mounts: [(&Clip, &'static str, Sets); 8] = [
         (&clips::H264, "sdp", Sets::Sdp),
         (&clips::H264, "band", Sets::Band),
         (&clips::H264_B, "b_band", Sets::Band),
         (&clips::H264_B, "b_sdp", Sets::Sdp),
+        (&clips::H264_RICH, "rich", Sets::Clip),
         (&clips::H264_OPEN, "open", Sets::Both),
         (&clips::H265, "h265", Sets::Sdp),
         (&clips::H265_B, "h265_b", Sets::Band),
@@ -102,8 +103,8 @@ fn the_server_refuses_a_wrong_password() {
 
 #[test]
 fn clips_play_without_a_word() {
-    use clips::{H264, H264_AAC, H264_B, H264_OPEN, H264_PCMA, H265, H265_B};
-    for clip in [H264, H264_B, H264_OPEN, H265, H265_B, H264_AAC, H264_PCMA] {
+    use clips::{H264, H264_AAC, H264_B, H264_OPEN, H264_PCMA, H264_RICH, H265, H265_B};
+    for clip in [H264, H264_B, H264_RICH, H264_OPEN, H265, H265_B, H264_AAC, H264_PCMA] {
         mp4::check_plays(&clip.file());
     }
 }

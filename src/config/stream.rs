@@ -213,6 +213,14 @@ pub fn check_url(url: &str) -> Result<(), FieldError> {
     if !url.starts_with("rtsp://") {
         return bad("must begin with rtsp:// or testpattern://".into());
     }
+    // `user:12/x@host` would be the host `user`, and the password would be shown as part of the path.
+    if url::has_late_at(url) {
+        return bad(
+            "has an '@' behind its host; write '/', '?' and '#' in a password as %2F, %3F, %23, \
+                    and '@' in a path as %40"
+                .into(),
+        );
+    }
     let (host, port) = url::host_and_port(url);
     if !is_host(host) {
         return bad("needs a host name or address after rtsp:// (letters, digits, '-', '.', '_', or \

@@ -78,6 +78,11 @@ fn with_password(url: &str, password: &str) -> String {
     }
 }
 
+/// Whether an `@` stands behind host and port: then a password may have been cut in two.
+pub(super) fn has_late_at(url: &str) -> bool {
+    split(url).rest.contains('@')
+}
+
 /// Host and port text of `url`, for the rules on what is accepted; the port is `None` without a `:`.
 pub(super) fn host_and_port(url: &str) -> (&str, Option<&str>) {
     let host_port = split(url).host_port;

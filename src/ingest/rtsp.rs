@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
-use smol::future::{self, FutureExt};
+use smol::future::FutureExt;
 
 use super::auth::Auth;
 use super::rtsp_message::ITEM_BYTES_MAX;
@@ -26,6 +26,16 @@ pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 pub const TEARDOWN_WAIT: Duration = Duration::from_millis(500);
 /// One read; with 16 cameras some 2 ms of work between two awaits at the very most.
 pub const READ_BYTES: usize = 256 << 10;
+/// How long packets gather before they are read, once pictures flow. All sessions read at the same
+/// moments, so that one wake-up serves them all: it is the wake-ups that cost, not the bytes.
+pub const GATHER: Duration = Duration::from_millis(40);
+/// Instead, after a read that may have filled the receive window: the camera must not wait for it.
+const GATHER_BUSY: Duration = Duration::from_millis(5);
+/// A read of so many bytes is one: the window starts at 64 KiB.
+const BUSY_BYTES: usize = 48 << 10;
+/// Moments without a byte before the socket is asked to tell when there are some: a camera of one
+/// picture per second shall not wake us 25 times.
+const IDLE_GATHERS_MAX: u32 = 4;
 /// Redirects followed in one run.
 pub const REDIRECTS_MAX: u32 = 3;
 /// Connections that hung up where another start gets further.
@@ -37,6 +47,8 @@ const _: () = assert!(READ_BYTES >= 2 * ITEM_BYTES_MAX, "an unparsed item leaves
 
 thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    /// The moments of `GATHER` are counted from here.
+    static GATHER_ORIGIN: Instant = Instant::now();
 }
 
 type Sink<'a> = &'a mut dyn FnMut(SourceEvent);
@@ -155,6 +167,24 @@ enum Wake {
     Ready,
 }
 
+/// What a session waits for before it reads again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// The socket says that there is something.
+    Readable,
+    /// The next common moment of this spacing, or when the core wants to be asked.
+    Moment(Duration),
+}
+
+/// The next common moment after `now`.
+fn next_moment(now: Instant, spacing: Duration) -> Instant {
+    let origin = GATHER_ORIGIN.with(|origin| *origin);
+    let passed = now.saturating_duration_since(origin).as_micros();
+    let spacing = spacing.as_micros();
+    let left = spacing - passed % spacing;
+    now + Duration::from_micros(left as u64) // at most `spacing`
+}
+
 /// One connection.
 struct Session {
     stream: Async<TcpStream>,
@@ -172,33 +202,55 @@ impl Session {
     ) -> Result<(), End> {
         let mut armed_for = self.core.poll(Instant::now())?;
         let mut timer = Timer::at(armed_for);
+        let mut wait = Wait::Readable;
+        let mut idle = 0;
         loop {
             let now = Instant::now();
-            let wait_until = self.core.poll(now)?;
+            let mut wait_until = self.core.poll(now)?;
             self.send()?;
+            if let Wait::Moment(spacing) = wait {
+                wait_until = wait_until.min(next_moment(now, spacing));
+            }
             // Every packet moves the deadline; a timer that rings early only means another look.
             if wait_until < armed_for || now >= armed_for {
                 armed_for = wait_until;
                 timer.set_at(wait_until);
             }
-            let wants_send = !self.core.output().is_empty();
-            let stream = &self.stream;
-            let wake = poll_fn(|cx| {
-                if stop.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Wake::Stop);
-                }
-                let is_ready = stream.poll_readable(cx).is_ready()
-                    || wants_send && stream.poll_writable(cx).is_ready()
-                    || Pin::new(&mut timer).poll(cx).is_ready();
-                if is_ready { Poll::Ready(Wake::Ready) } else { Poll::Pending }
-            });
-            if let Wake::Stop = wake.await {
+            if let Wake::Stop = self.wait(wait, &mut timer, stop.as_mut()).await {
                 return Ok(());
             }
-            while self.receive(sink)? {
-                future::yield_now().await;
-            }
+            let read = self.receive(sink)?;
+            idle = if read == 0 { idle + 1 } else { 0 };
+            wait = match read {
+                _ if !self.core.is_playing() => Wait::Readable,
+                0 if idle >= IDLE_GATHERS_MAX => Wait::Readable,
+                BUSY_BYTES.. => Wait::Moment(GATHER_BUSY),
+                _ => Wait::Moment(GATHER),
+            };
         }
+    }
+
+    async fn wait(
+        &mut self,
+        wait: Wait,
+        timer: &mut Timer,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Wake {
+        let wants_send = !self.core.output().is_empty();
+        let stream = &self.stream;
+        poll_fn(|cx| {
+            if stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Wake::Stop);
+            }
+            let is_ready = wait == Wait::Readable
+                && (stream.poll_readable(cx).is_ready()
+                    || wants_send && stream.poll_writable(cx).is_ready());
+            if is_ready || Pin::new(&mut *timer).poll(cx).is_ready() {
+                return Poll::Ready(Wake::Ready);
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Sends TEARDOWN and waits a little for the answer, so that the camera frees its session.
@@ -239,23 +291,22 @@ impl Session {
         Ok(())
     }
 
-    /// Reads and parses once. True: there may be more.
-    fn receive(&mut self, sink: Sink<'_>) -> Result<bool, End> {
+    /// Reads and parses once. Returns how many bytes there were.
+    fn receive(&mut self, sink: Sink<'_>) -> Result<usize, End> {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let kept = self.unparsed.len();
             buffer[..kept].copy_from_slice(&self.unparsed);
-            let room = buffer.len() - kept;
             let read = match self.stream.get_ref().read(&mut buffer[kept..]) {
                 Ok(0) => return Err(self.core.closed("camera closed the connection")),
                 Ok(read) => read,
-                Err(error) if is_temporary(&error) => return Ok(false),
+                Err(error) if is_temporary(&error) => return Ok(0),
                 Err(error) => return Err(self.closed(&error)),
             };
             let bytes = &buffer[..kept + read];
             let used = self.core.receive(bytes, Instant::now(), sink)?;
             self.unparsed.clear();
             self.unparsed.extend_from_slice(&bytes[used..]);
-            Ok(read == room)
+            Ok(read)
         })
     }
 

@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_plain_sdp_gives_video_and_audio() {
-        let d = golden("hikvision_main.sdp");
+        let d = golden("hikvision_like.sdp");
         assert_eq!(d.control.as_deref(), Some("rtsp://192.168.1.64:554/Streaming/Channels/101/"));
         let kinds: Vec<Kind> = d.media.iter().map(|m| m.kind).collect();
         assert_eq!(kinds, [Kind::Video, Kind::Audio, Kind::Other]);
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn broken_lines_are_left_out() {
-        let d = golden("tplink_broken.sdp");
+        let d = golden("tplink_like_broken.sdp");
         assert_eq!(d.control, None);
         assert_eq!(d.media.len(), 3);
         assert_eq!(d.media[0].control.as_deref(), Some("/trackID=0"));

@@ -130,6 +130,11 @@ impl SessionCore {
         &mut self.output
     }
 
+    /// Whether pictures may flow.
+    pub fn is_playing(&self) -> bool {
+        self.played_at.is_some()
+    }
+
     /// What was dropped so far.
     pub fn counters(&self) -> Counters {
         self.tracks.counters

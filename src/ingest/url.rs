@@ -1,13 +1,11 @@
-//! Camera URLs: taken apart for connecting, and shown to people without the password.
+//! Camera URLs, taken apart for connecting.
 //!
-//! In here: `RtspUrl::parse` for the session, `mask` and its relatives for the API. All of them are
-//! total: owners paste URLs with unescaped `@`, `/` or `#` in the password (quirk 13).
-//! Not in here: name resolution (`rtsp.rs`), lengths (`config/stream.rs`).
+//! In here: `RtspUrl::parse`, which is total: owners paste URLs with unescaped `@`, `/` or `#` in the
+//! password (quirk 13). Not in here: name resolution (`rtsp.rs`), what is accepted
+//! (`config/stream.rs`), hiding the password (`config/url.rs`).
 
 use std::fmt;
 
-/// What stands for the password wherever people see the URL.
-pub const MASK: &str = "***";
 /// RFC 2326 section 3.2.
 pub const PORT_DEFAULT: u16 = 554;
 /// Longest URL taken from a camera (redirect, control attribute), in bytes.
@@ -66,42 +64,6 @@ impl RtspUrl {
         target.credentials = self.credentials.clone().filter(|_| is_same_host);
         Ok(target)
     }
-}
-
-/// The URL with its password, if it has one, replaced by `***`.
-pub fn mask(url: &str) -> String {
-    match password_of(url) {
-        Some(password) if !password.is_empty() => with_password(url, MASK),
-        _ => url.to_owned(),
-    }
-}
-
-/// The password as it stands in the URL, not decoded; `None` without user information.
-pub fn password_of(url: &str) -> Option<&str> {
-    Some(split(url).userinfo?.split_once(':')?.1)
-}
-
-/// The URL with `password` (as it shall stand in the URL) in place of its own. A URL without a
-/// password stays as it is.
-pub fn with_password(url: &str, password: &str) -> String {
-    let parts = split(url);
-    match parts.userinfo.and_then(|u| u.split_once(':')) {
-        None => url.to_owned(),
-        Some((user, _)) => {
-            format!("{}{user}:{password}@{}{}", parts.scheme, parts.host_port, parts.path)
-        }
-    }
-}
-
-/// Whether a password stored for URL `a` may be used for URL `b`: same user name and same host.
-pub fn is_same_account(a: &str, b: &str) -> bool {
-    let account = |url| {
-        let parts = split(url);
-        let user = parts.userinfo.map(|u| u.split_once(':').map_or(u, |(user, _)| user).to_owned());
-        let host = parse_host_port(parts.host_port).map(|(host, _)| host.to_ascii_lowercase());
-        (parts.scheme.to_ascii_lowercase(), user, host)
-    };
-    account(a) == account(b)
 }
 
 /// A URL cut where its parts meet: `scheme` with `://`, the rest without the `@`. All parts joined
@@ -252,35 +214,6 @@ mod tests {
     }
 
     #[test]
-    fn masks_hide_the_password_and_nothing_else() {
-        for (url, want) in [
-            ("rtsp://cam/1", "rtsp://cam/1"),
-            ("rtsp://a@cam/1", "rtsp://a@cam/1"),
-            ("rtsp://a:@cam/1", "rtsp://a:@cam/1"),
-            ("rtsp://a:b@cam/1", "rtsp://a:***@cam/1"),
-            ("rtsp://a:b@c:d@cam/x@y", "rtsp://a:***@cam/x@y"),
-            ("rtsp://a:b/c@cam/1", "rtsp://a:***@cam/1"),
-            ("a:b@cam", "a:***@cam"),
-            ("testpattern://?width=640", "testpattern://?width=640"),
-            ("", ""),
-        ] {
-            assert_eq!(mask(url), want, "{url}");
-        }
-    }
-
-    #[test]
-    fn a_masked_url_takes_its_password_back_only_for_the_same_account() {
-        let old = "rtsp://a:b%20c@cam:554/1";
-        let new = "rtsp://a:***@CAM/2";
-        assert_eq!(password_of(new), Some(MASK));
-        assert!(is_same_account(old, new));
-        let filled = with_password(new, password_of(old).unwrap());
-        assert_eq!(filled, "rtsp://a:b%20c@CAM/2");
-        assert!(!is_same_account(old, "rtsp://b:***@cam/2"));
-        assert!(!is_same_account(old, "rtsp://a:***@cam2/2"));
-    }
-
-    #[test]
     fn a_redirect_keeps_the_password_on_the_same_host_only() {
         let from = RtspUrl::parse("rtsp://a:secret@cam/1").unwrap();
         let same = from.redirected("rtsp://cam:8554/2").unwrap();
@@ -294,14 +227,6 @@ mod tests {
         #[test]
         fn any_text_is_survived(url in "(rtsp://)?[a:@/?#\\[\\]%.0-9 \u{e4}]{0,40}") {
             let _ = RtspUrl::parse(&url);
-            let masked = mask(&url);
-            prop_assert_eq!(mask(&masked), masked);
-        }
-
-        #[test]
-        fn no_password_survives_masking(password in "([a-z:@%]{1,12}|[a-z:/?#%]{1,12})Zq") {
-            let url = format!("rtsp://user:{password}@host/p");
-            prop_assert_eq!(mask(&url), "rtsp://user:***@host/p");
         }
     }
 }

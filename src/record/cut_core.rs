@@ -82,7 +82,6 @@ struct Segment {
     video: Arc<VideoFormat>,
     audio: Option<Arc<AudioFormat>>,
     start_ms: i64,
-    rotate_at_ms: i64,
     /// Where the file's time zero lies on the run's time axis, 90 kHz.
     zero: i64,
     init: Init,
@@ -262,7 +261,6 @@ impl Cutter {
             video,
             audio,
             start_ms,
-            rotate_at_ms: rotation_after(start_ms, config.segment_ms),
             zero,
             init: Init { bytes: Vec::new(), ..init },
             index_slots,
@@ -319,7 +317,9 @@ impl Segment {
             || format.codec != self.video.codec
             || (format.width, format.height) != (self.video.width, self.video.height);
         let media_ms = (packet.dts - self.zero) / 90;
-        is_other || packet.wall_ms >= self.rotate_at_ms || media_ms >= 2 * config.segment_ms
+        // Asked each time: a changed setting counts for the file that is open.
+        let rotate_at_ms = rotation_after(self.start_ms, config.segment_ms);
+        is_other || packet.wall_ms >= rotate_at_ms || media_ms >= 2 * config.segment_ms
     }
 
     /// The decoding time at which `packet` follows on this segment, if it is of the same run.

@@ -60,11 +60,20 @@ pub const H264: Clip = Clip {
     source: SECONDS,
 };
 
-/// B-frames in closed GOPs, three slices, access unit delimiters, and SEI in every access unit.
+/// B-frames in closed GOPs, also as references of each other.
 pub const H264_B: Clip = Clip {
     name: "h264_b",
     encoder: "-c:v libx264 -preset veryfast -b:v 500k -g 20 -bf 2 -x264-params \
-              scenecut=0:open-gop=0:b-pyramid=1:slices=3:aud=1:pic-struct=1:\
+              scenecut=0:open-gop=0:b-pyramid=1",
+    ..H264
+};
+
+/// All that may stand in an access unit: delimiter, sets before each keyframe, SEI in each, three
+/// slices; and B-frames.
+pub const H264_RICH: Clip = Clip {
+    name: "h264_rich",
+    encoder: "-c:v libx264 -preset veryfast -b:v 500k -g 20 -bf 2 -x264-params \
+              scenecut=0:open-gop=0:slices=3:aud=1:repeat-headers=1:pic-struct=1:\
               nal-hrd=vbr:vbv-maxrate=800:vbv-bufsize=800",
     ..H264
 };

@@ -40,15 +40,16 @@ def say(line):
 
 
 def launch_line(file, video, audio, sets):
-    """The pipeline of one session. `sets` says where parameter sets are: `sdp`, `band` or `both`."""
+    """The pipeline of one session. `sets` says where parameter sets are: `sdp`, `band`, `both`, or
+    `clip` for in band where the clip has them."""
     demux = DEMUX[file.rsplit(".", 1)[1]]
     pay, encoding, caps = VIDEO[video]
     line = f"filesrc location={file} ! {demux} name=d  d.video_0 ! queue ! {pay}"
     if video in ("h264", "h265"):
         # -1 repeats them before every keyframe, 0 never.
-        line += " config-interval=%d" % (0 if sets == "sdp" else -1)
+        line += " config-interval=%d" % (-1 if sets in ("band", "both") else 0)
     line += " pt=96"
-    if sets == "band":
+    if sets in ("band", "clip"):
         # The payloader puts the sets into its caps, and so into the SDP; caps without them replace those.
         line += (
             " ! capssetter name=pay0 join=false replace=true caps=application/x-rtp,media=video,"

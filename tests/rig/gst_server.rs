@@ -17,7 +17,10 @@ pub enum Sets {
     Sdp,
     /// Only in band, before every keyframe.
     Band,
+    /// In the SDP and in band.
     Both,
+    /// In band, where the clip has them.
+    Clip,
 }
 
 /// How the server wants to be spoken to.
@@ -85,6 +88,7 @@ impl GstServer {
                 Sets::Sdp => "sdp",
                 Sets::Band => "band",
                 Sets::Both => "both",
+                Sets::Clip => "clip",
             });
         }
         let mut process = Process::start("gst_server.py", &mut command);

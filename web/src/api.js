@@ -9,7 +9,8 @@ export async function api(method, path, body) {
     options.body = JSON.stringify(body);
     options.headers = { 'Content-Type': 'application/json' };
   }
-  const res = await fetch(`/api/v1${path}`, options).catch(() => null);
+  // From the origin: a page that was opened as http://admin:PASSWORD@… may not fetch relative URLs.
+  const res = await fetch(`${location.origin}/api/v1${path}`, options).catch(() => null);
   if (!res) throw new Error(`${request}: the recorder can't be reached`);
   const data = await res.json().catch(() => null);
   if (!res.ok) throw new Error(`${request}: ${data?.error ?? `status ${res.status}`}`);

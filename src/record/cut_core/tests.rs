@@ -134,6 +134,20 @@ fn a_file_starts_at_a_keyframe_and_rotates_at_the_first_one_after_the_boundary()
 }
 
 #[test]
+fn a_changed_length_counts_for_the_file_that_is_open() {
+    let mut camera = Camera::new(1_741_478_400_000);
+    let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
+    for n in 0..300 {
+        let segment_ms = if n < 200 { 900_000 } else { 10_000 };
+        let packet = camera.frame(n, n % 30 == 0);
+        cutter.push(packet, &config(segment_ms), &mut cuts);
+    }
+    cutter.finish(&config(10_000), &mut cuts);
+    let starts: Vec<i64> = files(cuts).iter().map(|file| file.start_ms - camera.start_ms).collect();
+    assert_eq!(starts, [0, 14_000]);
+}
+
+#[test]
 fn another_run_or_picture_size_starts_another_file() {
     let mut camera = Camera::new(0);
     let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
