@@ -302,10 +302,11 @@ fn a_sync_that_failed_once_ends_the_file_at_the_last_good_round() {
             bench.rows().into_iter().find(|row| row.id == first.id && !row.in_progress)
         });
         let ended = ended.await;
-        bench.until("another begins", RESUMES_WITHIN, |snapshot| {
-            snapshot.running.iter().find(|running| running.id > first.id).map(|_| ())
-        })
-        .await;
+        bench
+            .until("another begins", RESUMES_WITHIN, |snapshot| {
+                snapshot.running.iter().find(|running| running.id > first.id).map(|_| ())
+            })
+            .await;
         bench.records(RESUMES_WITHIN).await;
         assert!(ended.size >= first.size);
     });

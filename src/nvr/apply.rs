@@ -56,7 +56,9 @@ impl Applier {
     /// Carries out commands for ever.
     pub async fn run(self, commands: Receiver<Command>) {
         while let Ok(command) = commands.recv().await {
-            self.apply(command).await;
+            if command.is_wanted() {
+                self.apply(command).await;
+            }
         }
     }
 

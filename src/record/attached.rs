@@ -13,7 +13,6 @@ use super::disk::{Created, Disk};
 use super::open::OpenRecordings;
 use super::recovery::{self, Comparison, Recovered, split_path};
 use super::storage::{self, Consent, StorageFault};
-use crate::store::Change;
 use crate::store::row::RecordingRow;
 use crate::system::pool::Pool;
 use crate::system::wait;
@@ -211,10 +210,9 @@ impl OpenRecordings {
             })
         };
         let change = attached.pool.run(job).await.map_err(RecordError::Pool)??;
-        if let Change::PutRecording(row) = &change {
-            log::info!("recording {} is finished now with {} bytes", row.id, row.size);
-        }
-        self.commit(vec![change]).await
+        self.commit(vec![change]).await?;
+        log::info!("recording {}: settled", left.row.id);
+        Ok(())
     }
 
     /// Compares files and rows if that is due, in steps between which the streams' writes get their turn.

@@ -6,20 +6,19 @@
 //! `StoreReader` reads on any thread and never waits for a writer.
 
 mod bytes;
+mod database;
 mod overlay;
 pub mod row;
 mod settings;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition,
-};
+use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
+use database::Reopening;
 use row::{RecordingRow, StorageRow};
 
 /// Page cache. 1 MiB reads and writes 300,000 rows a second on the reference machine; redb's default is 1 GiB.
@@ -128,41 +127,30 @@ impl RecordingQuery {
 /// The writing side. Every method may block on the disk: call it in a disk thread's job.
 #[derive(Clone, Debug)]
 pub struct Store {
-    db: Arc<Database>,
+    db: Arc<Reopening>,
 }
 
 /// The reading side, for any thread.
 #[derive(Clone, Debug)]
 pub struct StoreReader {
-    db: Arc<Database>,
+    db: Arc<Reopening>,
 }
 
 impl Store {
     /// Opens or creates the store in `data_dir`.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(data_dir.join(FILE_NAME))
-            .map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
-            other => database(other),
-        })?;
-        Self::prepare(db)
+        let path = data_dir.join(FILE_NAME);
+        Self::prepare(database::open(&path)?, Some(path))
     }
 
     /// Opens the store in `data_dir` without ever writing to its file: a repair after a crash happens
     /// in memory.
     pub fn open_unchanged(data_dir: &Path) -> Result<Self, StoreError> {
-        let backend = overlay::Overlay::open(&data_dir.join(FILE_NAME)).map_err(database)?;
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backend)
-            .map_err(database)?;
-        Self::prepare(db)
+        Self::prepare(database::open_unchanged(&data_dir.join(FILE_NAME))?, None)
     }
 
-    fn prepare(db: Database) -> Result<Self, StoreError> {
-        let store = Self { db: Arc::new(db) };
+    fn prepare(db: Database, path: Option<PathBuf>) -> Result<Self, StoreError> {
+        let store = Self { db: Arc::new(Reopening::new(db, path)) };
         let tx = store.db.begin_write().map_err(database)?;
         {
             let mut meta = tx.open_table(META).map_err(database)?;
@@ -192,6 +180,14 @@ impl Store {
 
     /// Carries out `changes` in one durable transaction: all or none, on the medium on return.
     pub fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let done = self.try_commit(changes);
+        if let Err(StoreError::Database(_)) = &done {
+            self.db.note_failed();
+        }
+        done
+    }
+
+    fn try_commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let tx = self.db.begin_write().map_err(database)?;
         {
             let mut meta = tx.open_table(META).map_err(database)?;
