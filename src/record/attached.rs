@@ -13,6 +13,7 @@ use super::disk::{Created, Disk};
 use super::open::OpenRecordings;
 use super::recovery::{self, Comparison, Recovered, split_path};
 use super::storage::{self, Consent, StorageFault};
+use crate::ledger::span_core::State as LedgerState;
 use crate::store::row::RecordingRow;
 use crate::system::pool::Pool;
 use crate::system::wait;
@@ -67,6 +68,11 @@ impl OpenRecordings {
     /// Why no recording can begin, in the owner's words.
     pub fn storage_fault(&self) -> Option<&'static str> {
         self.state.borrow().attached.as_ref().err().map(RecordError::for_owner)
+    }
+
+    /// The same for the ledger.
+    pub fn storage_state(&self) -> Option<LedgerState> {
+        self.state.borrow().attached.as_ref().err().map(RecordError::state)
     }
 
     /// Whether files below `path` may be taken for removed when they are not there.
