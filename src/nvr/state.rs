@@ -13,6 +13,8 @@ use smol::future::FutureExt;
 use smol::{LocalExecutor, Task, Timer};
 
 use super::snapshot::{Snapshot, SnapshotCell, StreamStatus, StreamView};
+use super::swap::{self, Swap};
+use crate::buffer::spill::Buffers;
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
 use crate::http::auth::Auth;
@@ -20,7 +22,7 @@ use crate::record::RecordError;
 use crate::record::cut_core::CutConfig;
 use crate::record::open::OpenRecordings;
 use crate::record::writer;
-use crate::stream::hub::Hub;
+use crate::stream::hub::{Hub, RingConfig};
 use crate::stream::supervisor;
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopper, stop_pair};
@@ -57,6 +59,7 @@ pub struct Parts {
     pub executor: Rc<LocalExecutor<'static>>,
     pub codec: Pool,
     pub recordings: Rc<OpenRecordings>,
+    pub buffers: Rc<Buffers>,
     pub auth: Rc<Auth>,
     pub cell: SnapshotCell,
     pub started: Instant,
@@ -73,6 +76,7 @@ pub struct Nvr {
     /// When the sync round that is under way began, and what the last one said.
     round_since: RefCell<Option<Instant>>,
     round_error: RefCell<Option<&'static str>>,
+    pub swap: Swap,
 }
 
 impl Nvr {
@@ -87,6 +91,7 @@ impl Nvr {
             changes,
             round_since: RefCell::default(),
             round_error: RefCell::default(),
+            swap: Swap::default(),
         })
     }
 
@@ -134,9 +139,14 @@ impl Nvr {
     }
 
     fn start_stream(&self, config: &StreamConfig) -> Running {
-        let ring_bytes = self.ring_bytes();
+        let ring = RingConfig {
+            stream_id: config.id,
+            priority: config.priority,
+            bytes_max: self.ring_bytes(),
+        };
         let (changed, started) = (self.changed.clone(), self.parts.started);
-        let hub = Rc::new(Hub::new(ring_bytes, config.record, changed, started));
+        let hub = Hub::new(&self.parts.buffers, &ring, config.record, changed, started);
+        let hub = Rc::new(hub);
         let cut = Rc::new(RefCell::new(self.cut_config(config)));
         let (recorder_stop, recorder_stopped) = stop_pair();
         let recordings = Rc::clone(&self.parts.recordings);
@@ -178,6 +188,7 @@ impl Nvr {
             Some(mut running) => {
                 *running.cut.borrow_mut() = self.cut_config(&config);
                 running.hub.set_recording(config.record);
+                running.hub.set_priority(config.priority);
                 if fetches_other(&was, &config) {
                     stop_source(&mut running).await;
                     running.hub.set_status(StreamStatus::Connecting, String::new());
@@ -229,8 +240,10 @@ impl Nvr {
 
     /// Makes a new snapshot visible to the other threads.
     pub fn publish(&self) {
-        let streams: Vec<StreamView> = self.streams.borrow().values().map(view).collect();
-        let mut ailments: Vec<String> = Vec::new();
+        let mut streams: Vec<StreamView> = self.streams.borrow().values().map(view).collect();
+        swap::fill_headroom(&mut streams, self.parts.buffers.shared_free());
+        let mut ailments = swap::ailments(&streams);
+        ailments.extend(self.swap.ailment());
         for stream in self.streams.borrow().values() {
             let error = stream.running.as_ref().and_then(|running| running.hub.record_error());
             if let Some(error) = error {
@@ -302,6 +315,7 @@ fn view(stream: &Stream) -> StreamView {
             status_detail: String::new(),
             actual: None,
             advice: Vec::new(),
+            buffer: None,
         },
         Some(running) => {
             let seen = running.hub.view();
@@ -311,6 +325,7 @@ fn view(stream: &Stream) -> StreamView {
                 status_detail: seen.detail,
                 actual: seen.actual,
                 advice: seen.advice,
+                buffer: seen.buffer.map(swap::stream_buffer),
             }
         }
     }
