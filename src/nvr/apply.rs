@@ -164,11 +164,7 @@ impl Applier {
             .map_err(|error| internal(&error))?
             .ok_or(CommandError::NotFound("Recording not found"))?;
         let path = std::path::PathBuf::from(row.path);
-        recordings.may_remove(&path).map_err(|error| no_storage(&error))?;
-        let pool = recordings.disks.pool_for(&path);
-        let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
-        let removed = pool.run(move || disk::remove(&path)).await.map_err(RecordError::Pool);
-        removed.and_then(|done| done).map_err(|error| internal(&error))?;
+        recordings.remove_file(&path).await.map_err(|error| no_storage(&error))?;
         self.commit(Change::RemoveRecording(id)).await
     }
 

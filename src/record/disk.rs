@@ -182,17 +182,15 @@ pub fn dir_of(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
 
-/// Removes a file by its absolute path and makes that permanent. A file that is not there is as good as removed: ask
-/// `OpenRecordings::may_remove` first, because on a disk that is not mounted no file is there.
-pub fn remove(path: &Path) -> Result<(), RecordError> {
-    match std::fs::remove_file(path) {
-        Ok(()) => path.parent().map_or(Ok(()), |dir| {
-            let synced = File::open(dir).and_then(|opened| opened.sync_all());
-            synced.map_err(|error| RecordError::disk(dir, &error))
-        }),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(RecordError::disk(path, &error)),
-    }
+/// Removes a file and makes that permanent. One that is not there is as good as removed, unless the whole storage is
+/// somewhere else.
+pub fn remove(disk: &dyn Disk, name: &str) -> Result<(), RecordError> {
+    let removed = match disk.remove(name) {
+        Ok(()) => disk.sync_dir(dir_of(name)),
+        Err(error) if error.kind() == ErrorKind::NotFound && disk.is_at_path() => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(|error| RecordError::disk(Path::new(name), &error))
 }
 
 /// Makes sure that `root` exists and takes files. The storage of another recorder is not written to.

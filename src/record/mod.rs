@@ -6,6 +6,10 @@
 
 pub mod attached;
 pub mod check;
+#[cfg(test)]
+mod crash_disk;
+#[cfg(test)]
+mod crash_tests;
 pub mod cut_core;
 pub mod disk;
 pub mod open;

@@ -344,11 +344,11 @@ pub fn settle(
 
 /// Removes a file in which nothing was recorded.
 fn remove(disk: &dyn Disk, name: &str, recovered: &mut Recovered) -> bool {
-    let removed = disk.remove(name).and_then(|()| disk.sync_dir(super::disk::dir_of(name)));
+    let removed = super::disk::remove(disk, name);
     match &removed {
         Ok(()) => recovered.removed_files += 1,
         Err(error) => {
-            log::warn!("{name}: {error}");
+            log::warn!("left as it is: {error}");
             recovered.failed += 1;
         }
     }
