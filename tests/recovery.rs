@@ -56,7 +56,11 @@ fn with_100_000_recordings_the_first_camera_is_asked_at_once() {
         });
         store.commit(&rows.collect::<Vec<_>>()).expect("the store can be written");
     }
+    // What a power cut leaves: the store as it is while it is open.
+    let (file, crashed) = (data.join("store.redb"), data.join("crashed.redb"));
+    fs::copy(&file, &crashed).expect("the test's directory can be written");
     drop(store);
+    fs::rename(&crashed, &file).expect("the test's directory can be written");
     let began = Instant::now();
     let asked = std::thread::scope(|scope| {
         let asked = scope.spawn(|| {

@@ -14,7 +14,7 @@ use crate::config::FieldError;
 use crate::config::settings::{Settings, SettingsPatch};
 use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::listener::Listener;
-use crate::record::{RecordError, disk};
+use crate::record::RecordError;
 use crate::store::Change;
 use crate::system::pool::PoolError;
 
@@ -219,11 +219,8 @@ impl Applier {
     }
 
     async fn probe_storage(&self, path: &str) -> Result<(), CommandError> {
-        let path = Path::new(path).to_path_buf();
-        let pool = self.nvr.parts.recordings.disks.pool_for(&path);
-        let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
-        let probed = pool.run(move || disk::probe(&path)).await.map_err(RecordError::Pool);
-        probed.and_then(|done| done).map_err(|error| match error {
+        let probed = self.nvr.parts.recordings.probe(Path::new(path).to_path_buf()).await;
+        probed.map_err(|error| match error {
             RecordError::Disk { kind, .. } => bad_field(
                 "storage_path",
                 format!("can't be created or written ({kind}); it must be an absolute path of a writable directory"),

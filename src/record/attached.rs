@@ -19,6 +19,8 @@ use crate::system::wait;
 
 /// Between two looks at the storage: one `stat` while all is well.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks whether files and rows are to be compared.
+const COMPARE_PAUSE: Duration = Duration::from_millis(100);
 /// When files could not be read or mended, everything is compared again after this time.
 const COMPARE_AGAIN: Duration = Duration::from_secs(300);
 /// Files of a failed disk that wait to be settled; more than that wait for the next start.
@@ -129,8 +131,12 @@ impl OpenRecordings {
         done
     }
 
-    /// Takes on what is at the storage path now.
+    /// Takes on what is at the storage path now. Without effect while all is well.
     pub async fn adopt(&self) -> Result<(), RecordError> {
+        self.look_at_storage().await;
+        if self.attached().is_ok() {
+            return Ok(());
+        }
         let root = self.state.borrow().root.clone();
         let attached = self.attach(&root, Consent::Adopt).await?;
         self.put(&root, Ok(attached));
@@ -183,12 +189,31 @@ impl OpenRecordings {
 
     /// Looks after the storage for ever.
     pub async fn keep_storage(&self) {
-        loop {
-            self.look_at_storage().await;
-            self.settle_left().await;
-            self.compare().await;
-            wait::pause(LOOK_EVERY).await;
-        }
+        let look = async {
+            loop {
+                self.look_at_storage().await;
+                self.settle_left().await;
+                wait::pause(LOOK_EVERY).await;
+            }
+        };
+        let compare = async {
+            loop {
+                self.compare().await;
+                wait::pause(COMPARE_PAUSE).await;
+            }
+        };
+        let ((), ()) = smol::future::zip(look, compare).await;
+    }
+
+    /// Makes sure that `root` could be the storage. One that is not there, or not ours, is not touched.
+    pub async fn probe(&self, root: PathBuf) -> Result<(), RecordError> {
+        let pool = self.disks.pool_for(&root).map_err(|error| RecordError::disk(&root, &error))?;
+        let (opener, store) = (Arc::clone(&self.opener), self.store.clone());
+        let job = move || match storage::look(&opener, &store, &root)? {
+            Ok(_) => disk::probe(&root),
+            Err(_) => Ok(()),
+        };
+        pool.run(job).await.map_err(RecordError::Pool)?
     }
 
     /// Ends what could not be ended when the disk or the store failed.
@@ -294,6 +319,6 @@ fn cut_to(disk: &dyn Disk, name: &str, sure: u64) -> Result<(), RecordError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         opened => opened.map_err(|error| failed(&error))?,
     };
-    let len = file.len().map_err(|error| failed(&error))?;
+    let len = file.size().map_err(|error| failed(&error))?;
     if len > sure { file.set_len(sure).map_err(|error| failed(&error)) } else { Ok(()) }
 }

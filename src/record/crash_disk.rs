@@ -291,7 +291,7 @@ impl DiskFile for CrashFile {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.world.world().files[self.number].len() as u64)
     }
 

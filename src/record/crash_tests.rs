@@ -196,7 +196,7 @@ fn a_power_cut_at_any_operation_loses_at_most_2_s_and_a_round() {
     assert!(count - first > 150, "only {} operations", count - first);
     for cut in first..=count {
         for luck in 0..=LUCKS {
-            let random = (luck > 0).then(|| Random((cut as u64) << 8 | luck));
+            let random = (luck > 0).then_some(Random((cut as u64) << 8 | luck));
             let wreck = disk.after(cut, random);
             let what = format!("power cut after {} of {count} operations, luck {luck}", cut);
             let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -49,7 +49,7 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
     /// Fills `out`, or fails.
     fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<()>;
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes bytes and size permanent. After an error nobody knows what is on the medium of what was written since the
     /// last success: Linux forgets the failed pages, and a second try would succeed without them.
