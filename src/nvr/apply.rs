@@ -10,12 +10,13 @@ use smol::channel::{Receiver, Sender};
 use super::command::{Command, CommandError, Reply};
 use super::snapshot::StreamView;
 use super::state::Nvr;
+use super::swap::{SwapChange, SwapError};
 use crate::config::FieldError;
 use crate::config::settings::{Settings, SettingsPatch};
 use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::listener::Listener;
+use crate::record::RecordError;
 use crate::record::retention::{self, Doomed};
-use crate::record::{RecordError, disk};
 use crate::store::Change;
 use crate::store::row::RecordingRow;
 use crate::store::spans::Life;
@@ -175,7 +176,7 @@ impl Applier {
         }
         let row = self.recording(id).await?;
         let doomed = vec![Doomed { id, path: row.path }];
-        retention::delete(recordings, doomed).await.map_err(|error| internal(&error))?;
+        retention::delete(recordings, doomed).await.map_err(|error| no_storage(&error))?;
         self.nvr.wake_retention();
         Ok(())
     }
@@ -232,6 +233,7 @@ impl Applier {
         if settings.storage_path != was.storage_path {
             self.probe_storage(&settings.storage_path).await?;
         }
+        let swap = self.prepare_swap(&was, &settings).await?;
         let mut listener = None;
         if settings.web_port != was.web_port && self.listeners.is_some() {
             let address = (std::net::Ipv4Addr::UNSPECIFIED, settings.web_port).into();
@@ -255,18 +257,32 @@ impl Applier {
                 let _ = self.nvr.parts.recordings.move_to(root).await;
             }
             self.nvr.change_settings(settings.clone());
+            self.nvr.use_swap(swap).await;
             self.nvr.wake_retention();
             self.nvr.publish();
         }
         Ok((settings, listener))
     }
 
+    /// The swap file that the changed settings want, made before they are in force.
+    async fn prepare_swap(
+        &self,
+        was: &Settings,
+        is: &Settings,
+    ) -> Result<SwapChange, CommandError> {
+        self.nvr.prepare_swap(was, is).await.map_err(|what| match what {
+            SwapError::File(what) => bad_field("swap_path", what),
+            SwapError::Size(what) => bad_field("swap_size", what),
+            SwapError::Busy => CommandError::Busy {
+                what: "earlier swap files are still read".into(),
+                retry_after_s: 5,
+            },
+        })
+    }
+
     async fn probe_storage(&self, path: &str) -> Result<(), CommandError> {
-        let path = Path::new(path).to_path_buf();
-        let pool = self.nvr.parts.recordings.disks.pool_for(&path);
-        let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
-        let probed = pool.run(move || disk::probe(&path)).await.map_err(RecordError::Pool);
-        probed.and_then(|done| done).map_err(|error| match error {
+        let probed = self.nvr.parts.recordings.probe(Path::new(path).to_path_buf()).await;
+        probed.map_err(|error| match error {
             RecordError::Disk { kind, .. } => bad_field(
                 "storage_path",
                 format!("can't be created or written ({kind}); it must be an absolute path of a writable directory"),

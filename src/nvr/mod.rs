@@ -11,3 +11,4 @@ pub mod retain;
 pub mod snapshot;
 pub mod start;
 pub mod state;
+pub mod swap;

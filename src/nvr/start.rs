@@ -26,16 +26,17 @@ use super::snapshot::{Snapshot, SnapshotCell};
 use super::state::{Nvr, Parts};
 use crate::api::serve;
 use crate::args::RunArgs;
+use crate::buffer::spill::Buffers;
 use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::auth::{self, Auth};
 use crate::http::gate::{Gate, GateConfig};
 use crate::http::listener;
 use crate::record::disk::Disks;
 use crate::record::open::OpenRecordings;
-use crate::record::{check as record_check, real_disk};
-use crate::store::{Change, Loaded, Store};
+use crate::record::{check as record_check, real_disk, rebuild};
+use crate::store::{Change, FILE_NAME, Loaded, Store, StoreError};
 use crate::system::pool::Pool;
-use crate::system::{log as log_thread, signal, wait};
+use crate::system::{log as log_thread, memory, signal, stats, wait};
 
 /// SIGTERM to exit takes 3 s at most; what is not done by then is left for recovery.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(2700);
@@ -47,6 +48,8 @@ const STORAGE_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the ready line waits for recovery, beside which the streams record already.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(1);
 const RECOVERY_LOOK: Duration = Duration::from_millis(10);
+/// One part in so many of the memory that is available at the start may be borrowed by streams.
+const BORROWED_PART: u64 = 4;
 /// Random bytes of a generated password: 15 bytes are 120 bits and 20 characters of base64.
 const PASSWORD_BYTES: usize = 15;
 const PASSWORD_CHARS_GOOD: usize = 10;
@@ -100,6 +103,56 @@ fn try_check(data_dir: &Path) -> Result<Vec<String>, String> {
     record_check::check(&store, &real_disk::opener(), &root).map_err(|error| error.to_string())
 }
 
+/// Runs `lightnvr check --rebuild`.
+pub fn rebuild(data_dir: &Path, storage: Option<PathBuf>) -> ExitCode {
+    match try_rebuild(data_dir, storage) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("lightnvr: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_rebuild(data_dir: &Path, storage: Option<PathBuf>) -> Result<String, String> {
+    let data_dir =
+        data_dir.canonicalize().map_err(|error| format!("{}: {error}", data_dir.display()))?;
+    let _lock = lock(&data_dir, true)?;
+    let (store, mut loaded) = open_or_set_aside(&data_dir)?;
+    if let Some(storage) = storage {
+        let storage =
+            storage.canonicalize().map_err(|error| format!("{}: {error}", storage.display()))?;
+        loaded.settings.storage_path = storage.to_string_lossy().into_owned();
+        let change = Change::PutSettings(loaded.settings.clone());
+        store.commit(&[change]).map_err(|error| error.to_string())?;
+    }
+    let root = PathBuf::from(&loaded.settings.storage_path);
+    let rebuilt = rebuild::rebuild(&store, &real_disk::opener(), &root, loaded.next_recording_id);
+    rebuilt.map_err(|error| format!("{}: {error}", root.display()))
+}
+
+/// The store as it is; one that can't be read makes room for an empty one and is kept beside it.
+fn open_or_set_aside(data_dir: &Path) -> Result<(Store, Loaded), String> {
+    let open = || {
+        let store = Store::open(data_dir)?;
+        let loaded = store.load(default_storage(data_dir))?;
+        Ok::<_, StoreError>((store, loaded))
+    };
+    match open() {
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::Database(_))) => {
+            let (path, aside) = (data_dir.join(FILE_NAME), data_dir.join("store.redb.broken"));
+            println!("{error}; kept as {}", aside.display());
+            std::fs::rename(&path, &aside)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            open().map_err(|error| error.to_string())
+        }
+        opened => opened.map_err(|error| error.to_string()),
+    }
+}
+
 fn default_storage(data_dir: &Path) -> String {
     data_dir.join("recordings").to_string_lossy().into_owned()
 }
@@ -149,6 +202,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
     let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
+    memory::lock();
     let executor = Rc::new(LocalExecutor::new());
     let disks = Disks::default();
     let store_pool = disks.pool_for(&data_dir).map_err(|error| format!("disk thread: {error}"))?;
@@ -168,6 +222,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
             root,
             next_recording_id,
         ),
+        buffers: Buffers::new(borrowed_bytes_max(), started),
         cell: SnapshotCell::new(Snapshot {
             streams: Vec::new(),
             settings: loaded.settings.clone(),
@@ -238,6 +293,9 @@ async fn serve_all(
         executor.spawn(Rc::clone(&nvr).keep_clock()),
         executor.spawn(gauges.keep_measured(Rc::clone(&nvr))),
         executor.spawn(keep_storage(Rc::clone(&nvr))),
+        executor.spawn(Rc::clone(&nvr.parts.buffers).run()),
+        executor.spawn(Rc::clone(&nvr).keep_swap_file()),
+        executor.spawn(Rc::clone(&nvr).keep_memory_watched()),
     ];
     let gate_executor = Rc::clone(&executor);
     tasks.push(executor.spawn(async move { gate.serve(&gate_executor, listener_receiver).await }));
@@ -270,6 +328,12 @@ async fn settled(nvr: &Nvr) {
     while !nvr.parts.recordings.is_compared() {
         wait::pause(RECOVERY_LOOK).await;
     }
+}
+
+/// What all streams together may borrow when the disk does not keep up.
+fn borrowed_bytes_max() -> usize {
+    let available_kib = stats::memory().map_or(0, |memory| memory.available_kib);
+    usize::try_from(available_kib * 1024 / BORROWED_PART).unwrap_or(usize::MAX)
 }
 
 /// A line on standard output; a closed pipe is no reason to stop recording.

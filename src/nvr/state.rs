@@ -14,6 +14,8 @@ use smol::{LocalExecutor, Task, Timer};
 
 use super::ledger::Ledger;
 use super::snapshot::{Forecast, Snapshot, SnapshotCell, StreamStatus, StreamView};
+use super::swap::{self, Swap};
+use crate::buffer::spill::Buffers;
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
 use crate::http::auth::Auth;
@@ -21,7 +23,7 @@ use crate::record::RecordError;
 use crate::record::cut_core::CutConfig;
 use crate::record::open::OpenRecordings;
 use crate::record::writer;
-use crate::stream::hub::Hub;
+use crate::stream::hub::{Hub, RingConfig};
 use crate::stream::supervisor;
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopper, stop_pair};
@@ -32,6 +34,8 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// And at most this often, however much changes.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
+/// A round that takes longer than this means that a disk stalls: what is lost meanwhile is lost for that.
+const ROUND_STALLED: Duration = Duration::from_secs(2);
 /// What a sync round may take before `/healthz` says so.
 pub const ROUND_LATE: Duration = Duration::from_secs(10);
 /// How long a recorder may take to finish its file when its stream ends.
@@ -58,6 +62,7 @@ pub struct Parts {
     pub executor: Rc<LocalExecutor<'static>>,
     pub codec: Pool,
     pub recordings: Rc<OpenRecordings>,
+    pub buffers: Rc<Buffers>,
     pub auth: Rc<Auth>,
     pub cell: SnapshotCell,
     pub started: Instant,
@@ -71,6 +76,8 @@ pub struct Nvr {
     next_stream_id: RefCell<u32>,
     changed: Sender<()>,
     changes: Receiver<()>,
+    /// Recorders of stopped streams whose disk has not answered yet.
+    lingering: RefCell<Vec<Task<()>>>,
     /// When the sync round that is under way began, and what the last one said.
     round_since: RefCell<Option<Instant>>,
     round_error: RefCell<Option<&'static str>>,
@@ -79,6 +86,7 @@ pub struct Nvr {
     pub(super) forecast: RefCell<Vec<Forecast>>,
     pub(super) retention_wake: Sender<()>,
     pub(super) retention_asked: Receiver<()>,
+    pub swap: Swap,
 }
 
 impl Nvr {
@@ -92,12 +100,14 @@ impl Nvr {
             next_stream_id: RefCell::new(next_stream_id),
             changed,
             changes,
+            lingering: RefCell::default(),
             round_since: RefCell::default(),
             round_error: RefCell::default(),
             ledger: Ledger::default(),
             forecast: RefCell::default(),
             retention_wake,
             retention_asked,
+            swap: Swap::default(),
         })
     }
 
@@ -152,9 +162,14 @@ impl Nvr {
     }
 
     fn start_stream(&self, config: &StreamConfig) -> Running {
-        let ring_bytes = self.ring_bytes();
+        let ring = RingConfig {
+            stream_id: config.id,
+            priority: config.priority,
+            bytes_max: self.ring_bytes(),
+        };
         let (changed, started) = (self.changed.clone(), self.parts.started);
-        let hub = Rc::new(Hub::new(ring_bytes, config.record, changed, started));
+        let hub = Hub::new(&self.parts.buffers, &ring, config.record, changed, started);
+        let hub = Rc::new(hub);
         let cut = Rc::new(RefCell::new(self.cut_config(config)));
         let (recorder_stop, recorder_stopped) = stop_pair();
         let recordings = Rc::clone(&self.parts.recordings);
@@ -190,12 +205,13 @@ impl Nvr {
         };
         let running = match running {
             Some(running) if !config.enabled => {
-                stop(running).await;
+                self.linger(stop(running).await);
                 None
             }
             Some(mut running) => {
                 *running.cut.borrow_mut() = self.cut_config(&config);
                 running.hub.set_recording(config.record);
+                running.hub.set_priority(config.priority);
                 if fetches_other(&was, &config) {
                     stop_source(&mut running).await;
                     running.hub.set_status(StreamStatus::Connecting, String::new());
@@ -212,9 +228,16 @@ impl Nvr {
     pub async fn remove_stream(&self, id: u32) {
         let removed = self.streams.borrow_mut().remove(&id);
         if let Some(running) = removed.and_then(|stream| stream.running) {
-            stop(running).await;
+            self.linger(stop(running).await);
         }
         self.forget(id);
+    }
+
+    /// Keeps a recorder that waits for its disk until it is done. There is at most one for each stop of a stream.
+    fn linger(&self, recorder: Option<Task<()>>) {
+        let mut lingering = self.lingering.borrow_mut();
+        lingering.retain(|task| !task.is_finished());
+        lingering.extend(recorder);
     }
 
     /// Puts changed settings into force, for the streams that run too.
@@ -237,7 +260,7 @@ impl Nvr {
             .map(|running| self.parts.executor.spawn(stop(running)))
             .collect();
         for task in stopping {
-            task.await;
+            drop(task.await);
         }
     }
 
@@ -249,8 +272,10 @@ impl Nvr {
     /// Makes a new snapshot visible to the other threads.
     pub fn publish(&self) {
         self.observe();
-        let streams: Vec<StreamView> = self.streams.borrow().values().map(view).collect();
-        let mut ailments: Vec<String> = Vec::new();
+        let mut streams: Vec<StreamView> = self.streams.borrow().values().map(view).collect();
+        swap::fill_headroom(&mut streams, self.parts.buffers.shared_free());
+        let mut ailments = swap::ailments(&streams);
+        ailments.extend(self.swap.ailment());
         for stream in self.streams.borrow().values() {
             let error = stream.running.as_ref().and_then(|running| running.hub.record_error());
             if let Some(error) = error {
@@ -273,6 +298,11 @@ impl Nvr {
             forecast: self.forecast.borrow().clone(),
             at_ms: u64::try_from(self.parts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
+    }
+
+    /// Whether a disk has not answered the sync round for a while.
+    pub(super) fn has_late_round(&self) -> bool {
+        self.round_since.borrow().is_some_and(|since| since.elapsed() > ROUND_STALLED)
     }
 
     async fn changed(&self) {
@@ -325,6 +355,7 @@ fn view(stream: &Stream) -> StreamView {
             status_detail: String::new(),
             actual: None,
             advice: Vec::new(),
+            buffer: None,
         },
         Some(running) => {
             let seen = running.hub.view();
@@ -334,6 +365,7 @@ fn view(stream: &Stream) -> StreamView {
                 status_detail: seen.detail,
                 actual: seen.actual,
                 advice: seen.advice,
+                buffer: seen.buffer.map(swap::stream_buffer),
             }
         }
     }
@@ -348,8 +380,19 @@ async fn stop_source(running: &mut Running) {
     running.hub.end_run();
 }
 
-async fn stop(mut running: Running) {
+/// Ends the source and gives the recorder `RECORDER_STOP_MAX` to finish its file. Answers the recorder's task if its
+/// disk did not answer by then: whoever drops it leaves the file to recovery.
+async fn stop(mut running: Running) -> Option<Task<()>> {
     stop_source(&mut running).await;
     drop(running.recorder_stop);
-    running.recorder.or(wait::pause(RECORDER_STOP_MAX)).await;
+    let mut recorder = running.recorder;
+    let finished = async {
+        (&mut recorder).await;
+        true
+    };
+    let too_long = async {
+        wait::pause(RECORDER_STOP_MAX).await;
+        false
+    };
+    if finished.or(too_long).await { None } else { Some(recorder) }
 }

@@ -25,8 +25,8 @@ const RECENT_ROWS_MAX: usize = 1024;
 const ROWS_IN_A_STEP_MAX: usize = 512;
 /// Garbage rows that are looked at: deletions go in rounds of some tens.
 const GARBAGE_MAX: usize = 1024;
-/// Files that one step opens.
-const FILES_IN_A_STEP_MAX: usize = 32;
+/// Files that one step opens. One without an index takes a read for each of its fragments.
+const FILES_IN_A_STEP_MAX: usize = 4;
 
 /// What recovery did, for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,7 +100,8 @@ pub fn split_path(path: &str) -> Option<(&Path, &str)> {
 enum Stage {
     /// The newest rows, because a crash left some of them in progress.
     Recent,
-    List,
+    /// Directories that are to be listed.
+    List(Vec<String>),
     Rows {
         after: u64,
     },
@@ -149,14 +150,23 @@ impl Comparison {
     ) -> Result<Option<Recovered>, RecordError> {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Recent => {
+                self.finish_deletions(store, disk)?;
                 self.settle_recent(store, disk, open)?;
-                self.stage = Stage::List;
+                self.stage = Stage::List(stream_dirs(disk)?);
             }
-            Stage::List => {
-                let files = files_of(disk)?;
-                self.files = files.iter().map(|file| self.hash(file)).collect();
-                self.files.sort_unstable();
-                self.stage = Stage::Rows { after: 0 };
+            Stage::List(mut dirs) => {
+                self.stage = match dirs.pop() {
+                    Some(dir) => {
+                        let files = files_in(disk, &dir)?;
+                        let hashes: Vec<u64> = files.iter().map(|file| self.hash(file)).collect();
+                        self.files.extend(hashes);
+                        Stage::List(dirs)
+                    }
+                    None => {
+                        self.files.sort_unstable();
+                        Stage::Rows { after: 0 }
+                    }
+                };
             }
             Stage::Rows { after } => self.compare_rows(after, store, disk, open)?,
             Stage::Files { dirs, files } => self.compare_files(dirs, files, store, disk)?,
@@ -181,6 +191,18 @@ impl Comparison {
         for row in store.reader().recordings(&newest).map_err(RecordError::Store)? {
             if self.is_left_open(&row) {
                 changes.extend(self.settle(row, disk, open));
+            }
+        }
+        commit(store, &changes)
+    }
+
+    /// Deletions that were begun; what is not done here is done by the next sweep.
+    fn finish_deletions(&self, store: &Store, disk: &dyn Disk) -> Result<(), RecordError> {
+        let mut changes = Vec::new();
+        for (id, path) in store.reader().garbage(FILES_IN_A_STEP_MAX).map_err(RecordError::Store)? {
+            let name = split_path(&path).filter(|(place, _)| *place == self.root);
+            if name.is_some_and(|(_, name)| super::disk::remove(disk, name).is_ok()) {
+                changes.push(Change::ForgetGarbage(id));
             }
         }
         commit(store, &changes)
@@ -353,11 +375,11 @@ pub fn settle(
 
 /// Removes a file in which nothing was recorded.
 fn remove(disk: &dyn Disk, name: &str, recovered: &mut Recovered) -> bool {
-    let removed = disk.remove(name).and_then(|()| disk.sync_dir(super::disk::dir_of(name)));
+    let removed = super::disk::remove(disk, name);
     match &removed {
         Ok(()) => recovered.removed_files += 1,
         Err(error) => {
-            log::warn!("{name}: {error}");
+            log::warn!("left as it is: {error}");
             recovered.failed += 1;
         }
     }

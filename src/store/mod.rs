@@ -8,6 +8,8 @@
 mod bytes;
 mod database;
 pub mod index;
+#[cfg(test)]
+pub(crate) mod memory;
 mod overlay;
 pub mod row;
 mod settings;
