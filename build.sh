@@ -81,21 +81,22 @@ ADVICE
 }
 
 need_build() {
+	need_cargo
 	# openh264 is C++, and its x86 assembly is written for nasm.
 	set -- cc:gcc g++:g++ /etc/ssl/certs/ca-certificates.crt:ca-certificates
 	case $(uname -m) in
 	x86_64 | i?86) set -- "$@" nasm:nasm ;;
 	esac
 	need "$@"
-	need_cargo
 	# Four compilers at once don't fit into a 2 GB board.
 	if [ -z "${CARGO_BUILD_JOBS:-}" ] && [ "$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt 3000000 ]; then
 		export CARGO_BUILD_JOBS=2
 	fi
 }
 
-need_lint() {
-	need shellcheck:shellcheck
+need_check() {
+	# The unit tests of media/ are judged by ffmpeg.
+	need shellcheck:shellcheck ffmpeg:ffmpeg
 	for part in fmt clippy; do
 		cargo "$part" --version >/dev/null 2>&1 ||
 			die "cargo $part is missing: rustup component add rustfmt clippy"
@@ -156,7 +157,7 @@ cmd_build() {
 
 cmd_check() {
 	need_build
-	need_lint
+	need_check
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	shellcheck build.sh .ci/run

@@ -39,7 +39,16 @@ const DOORS: [(&str, &[&str]); 20] = [
     ("async_io", &["http/", "ingest/"]),
     ("async_signal", &["system/signal.rs"]),
     ("base64", &["http/auth.rs", "ingest/", "nvr/start.rs"]),
-    ("getrandom", &["http/password.rs", "ingest/", "nvr/start.rs", "stream/supervisor.rs"]),
+    (
+        "getrandom",
+        &[
+            "http/password.rs",
+            "ingest/",
+            "nvr/start.rs",
+            "record/storage.rs",
+            "stream/supervisor.rs",
+        ],
+    ),
     ("heapless", &["buffer/", "http/", "ingest/", "media/"]),
     ("httparse", &["http/"]),
     ("jiff", &["http/", "system/clock.rs"]),

@@ -26,6 +26,7 @@ pub enum Route {
     System,
     Settings,
     Password,
+    AdoptStorage,
     OpenApi,
     Health,
     /// The page and what it loads.
@@ -47,6 +48,7 @@ pub fn parse_route(path: &str) -> Route {
         ["api", "v1", "system"] => Route::System,
         ["api", "v1", "settings"] => Route::Settings,
         ["api", "v1", "password"] => Route::Password,
+        ["api", "v1", "storage", "adopt"] => Route::AdoptStorage,
         ["api", "v1", "openapi.json"] => Route::OpenApi,
         ["api", ..] => Route::NotFound,
         ["healthz"] => Route::Health,
@@ -70,6 +72,7 @@ impl Route {
             Self::Recording(_) => &[Get, Head, Delete],
             Self::Settings => &[Get, Head, Put],
             Self::Password => &[Put],
+            Self::AdoptStorage => &[Post],
             Self::NotFound => &[],
             _ => &[Get, Head],
         }
@@ -83,6 +86,7 @@ impl Route {
             Self::Recording(_) => "GET, HEAD, DELETE",
             Self::Settings => "GET, HEAD, PUT",
             Self::Password => "PUT",
+            Self::AdoptStorage => "POST",
             Self::NotFound => "",
             _ => "GET, HEAD",
         }
@@ -125,6 +129,7 @@ mod tests {
         check_route("/api/v1/system", Route::System);
         check_route("/api/v1/settings", Route::Settings);
         check_route("/api/v1/password", Route::Password);
+        check_route("/api/v1/storage/adopt", Route::AdoptStorage);
         check_route("/api/v1/openapi.json", Route::OpenApi);
         check_route("/healthz", Route::Health);
     }
@@ -171,6 +176,7 @@ mod tests {
             "/api/v1/recordings/1",
             "/api/v1/settings",
             "/api/v1/password",
+            "/api/v1/storage/adopt",
             "/healthz",
         ] {
             let route = parse_route(path);

@@ -42,6 +42,12 @@ fn internal(error: &RecordError) -> CommandError {
     }
 }
 
+/// What needs a storage that is not there, or does not take it, can be tried again.
+fn no_storage(error: &RecordError) -> CommandError {
+    log::warn!("command: {error}");
+    CommandError::Busy { what: error.for_owner().to_owned(), retry_after_s: 5 }
+}
+
 fn answer<T>(reply: &Reply<T>, result: Result<T, CommandError>) {
     // A client that has gone away does not want the answer any more.
     let _ = reply.try_send(result);
@@ -51,7 +57,9 @@ impl Applier {
     /// Carries out commands for ever.
     pub async fn run(self, commands: Receiver<Command>) {
         while let Ok(command) = commands.recv().await {
-            self.apply(command).await;
+            if command.is_wanted() {
+                self.apply(command).await;
+            }
         }
     }
 
@@ -67,6 +75,7 @@ impl Applier {
             Command::DeleteRecording { id, reply } => {
                 answer(&reply, self.delete_recording(id).await);
             }
+            Command::AdoptStorage { reply } => answer(&reply, self.adopt_storage().await),
             Command::UpdateSettings { patch, reply } => match self.update_settings(&patch).await {
                 Ok((settings, listener)) => {
                     answer(&reply, Ok(settings));
@@ -156,11 +165,18 @@ impl Applier {
             .map_err(|error| internal(&error))?
             .ok_or(CommandError::NotFound("Recording not found"))?;
         let path = std::path::PathBuf::from(row.path);
+        recordings.may_remove(&path).map_err(|error| no_storage(&error))?;
         let pool = recordings.disks.pool_for(&path);
         let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
         let removed = pool.run(move || disk::remove(&path)).await.map_err(RecordError::Pool);
         removed.and_then(|done| done).map_err(|error| internal(&error))?;
         self.commit(Change::RemoveRecording(id)).await
+    }
+
+    async fn adopt_storage(&self) -> Result<(), CommandError> {
+        let adopted = self.nvr.parts.recordings.adopt().await;
+        self.nvr.publish();
+        adopted.map_err(|error| no_storage(&error))
     }
 
     async fn update_settings(
@@ -197,6 +213,11 @@ impl Applier {
         }
         if settings != was {
             self.commit(Change::PutSettings(settings.clone())).await?;
+            if settings.storage_path != was.storage_path {
+                let root = Path::new(&settings.storage_path).to_path_buf();
+                // Why not is in the state of the streams and in /healthz.
+                let _ = self.nvr.parts.recordings.move_to(root).await;
+            }
             self.nvr.change_settings(settings.clone());
             self.nvr.use_swap(swap).await;
             self.nvr.publish();

@@ -1,6 +1,6 @@
 //! Puts the program together, runs it, and takes it apart on SIGTERM.
 //!
-//! Order at the start: lock, store, password, recovery, threads, executor, sockets, ready line. Order at the end: sources,
+//! Order at the start: lock, store, password, threads, executor, sockets, storage, streams, recovery, ready line. Order at the end: sources,
 //! recorders with their last rows, exit.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -32,7 +32,7 @@ use crate::http::gate::{Gate, GateConfig};
 use crate::http::listener;
 use crate::record::disk::Disks;
 use crate::record::open::OpenRecordings;
-use crate::record::{check as record_check, recovery};
+use crate::record::{check as record_check, real_disk};
 use crate::store::{Change, Loaded, Store};
 use crate::system::pool::Pool;
 use crate::system::{log as log_thread, memory, signal, stats, wait};
@@ -42,6 +42,11 @@ const SHUTDOWN_MAX: Duration = Duration::from_millis(2700);
 /// Jobs that wait for a codec thread.
 const CODEC_JOBS_MAX: usize = 64;
 const CODEC_THREADS_MAX: usize = 3;
+/// How long the streams wait for the storage's marker at the start.
+const STORAGE_PATIENCE: Duration = Duration::from_millis(250);
+/// How long the ready line waits for recovery, beside which the streams record already.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(1);
+const RECOVERY_LOOK: Duration = Duration::from_millis(10);
 /// One part in so many of the memory that is available at the start may be borrowed by streams.
 const BORROWED_PART: u64 = 4;
 /// Random bytes of a generated password: 15 bytes are 120 bits and 20 characters of base64.
@@ -93,8 +98,8 @@ fn try_check(data_dir: &Path) -> Result<Vec<String>, String> {
     let _lock = lock(data_dir, false)?;
     let store = Store::open_unchanged(data_dir).map_err(|error| error.to_string())?;
     let loaded = store.load(default_storage(data_dir)).map_err(|error| error.to_string())?;
-    record_check::check(&store, Path::new(&loaded.settings.storage_path))
-        .map_err(|error| error.to_string())
+    let root = PathBuf::from(&loaded.settings.storage_path);
+    record_check::check(&store, &real_disk::opener(), &root).map_err(|error| error.to_string())
 }
 
 fn default_storage(data_dir: &Path) -> String {
@@ -140,11 +145,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
         None => first_password(&args, &data_dir, &store)?,
     };
     let root = PathBuf::from(&loaded.settings.storage_path);
-    let recovered = recovery::recover(&store, &root, loaded.next_recording_id);
-    let (next_recording_id, done) = recovered.map_err(|error| format!("recovery: {error}"))?;
-    if done != recovery::Recovered::default() {
-        log::info!("recovery: {done:?}");
-    }
+    let next_recording_id = loaded.next_recording_id;
     if args.is_demo && loaded.streams.is_empty() {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
@@ -160,7 +161,14 @@ fn try_run(args: RunArgs) -> Result<(), String> {
         executor: Rc::clone(&executor),
         auth: Rc::new(Auth::new(phc, codec.clone())),
         codec,
-        recordings: OpenRecordings::new(store, store_pool, disks, root, next_recording_id),
+        recordings: OpenRecordings::new(
+            store,
+            store_pool,
+            disks,
+            real_disk::opener(),
+            root,
+            next_recording_id,
+        ),
         buffers: Buffers::new(borrowed_bytes_max(), started),
         cell: SnapshotCell::new(Snapshot {
             streams: Vec::new(),
@@ -208,6 +216,8 @@ async fn serve_all(
     ));
     let (listeners, listener_receiver) = bounded(1);
     listeners.send(listening).await.map_err(|error| error.to_string())?;
+    // A disk that does not answer delays nobody else.
+    parts.recordings.look_at_storage().or(wait::pause(STORAGE_PATIENCE)).await;
     let nvr = Nvr::new(parts, loaded.settings, loaded.next_stream_id);
     for config in loaded.streams {
         nvr.add_stream(config);
@@ -223,12 +233,14 @@ async fn serve_all(
         executor.spawn(Rc::clone(&nvr).keep_published()),
         executor.spawn(Rc::clone(&nvr).keep_synced()),
         executor.spawn(gauges.keep_measured(Rc::clone(&nvr))),
+        executor.spawn(keep_storage(Rc::clone(&nvr))),
         executor.spawn(Rc::clone(&nvr.parts.buffers).run()),
         executor.spawn(Rc::clone(&nvr).keep_swap_file()),
         executor.spawn(Rc::clone(&nvr).keep_memory_watched()),
     ];
     let gate_executor = Rc::clone(&executor);
     tasks.push(executor.spawn(async move { gate.serve(&gate_executor, listener_receiver).await }));
+    settled(&nvr).or(wait::pause(RECOVERY_PATIENCE)).await;
     let mut terminated = Box::pin(signal::terminated());
     // From here on a signal ends the program in order, also one that comes with the ready line.
     let early = smol::future::poll_once(&mut terminated).await;
@@ -242,6 +254,17 @@ async fn serve_all(
     drop((tasks, server));
     log_thread::flush();
     Ok(())
+}
+
+async fn keep_storage(nvr: Rc<Nvr>) {
+    nvr.parts.recordings.keep_storage().await;
+}
+
+/// Resolves when what an earlier life left is settled.
+async fn settled(nvr: &Nvr) {
+    while !nvr.parts.recordings.is_compared() {
+        wait::pause(RECOVERY_LOOK).await;
+    }
 }
 
 /// What all streams together may borrow when the disk does not keep up.

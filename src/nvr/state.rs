@@ -211,7 +211,6 @@ impl Nvr {
 
     /// Puts changed settings into force, for the streams that run too.
     pub fn change_settings(&self, settings: Settings) {
-        self.parts.recordings.set_root(settings.storage_path.clone().into());
         *self.settings.borrow_mut() = settings;
         for stream in self.streams.borrow().values() {
             if let Some(running) = &stream.running {
@@ -251,7 +250,8 @@ impl Nvr {
                 ailments.push(format!("{}: {error}", stream.config.name));
             }
         }
-        ailments.extend(self.round_error.borrow().map(str::to_owned));
+        let storage = self.parts.recordings.storage_fault();
+        ailments.extend(storage.or(*self.round_error.borrow()).map(str::to_owned));
         if let Some(since) = *self.round_since.borrow()
             && since.elapsed() > ROUND_LATE
         {

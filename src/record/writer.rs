@@ -18,6 +18,8 @@ use crate::system::wait::{self, Stopping};
 
 /// Pause after the disk refused a write.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// How soon a storage that is back is noticed.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Packets taken in a row before other tasks get their turn.
 const PACKETS_IN_A_ROW_MAX: usize = 256;
 
@@ -53,14 +55,15 @@ pub async fn run(
         for cut in cuts.drain(..) {
             let done = writing.carry_out(cut, &recordings, &config).await;
             match done {
-                Ok(()) => hub.set_record_error(None),
+                Ok(false) => {}
+                Ok(true) => hub.set_record_error(None),
                 Err(error) => {
                     let stream_id = config.borrow().stream_id;
                     log::error!("stream {stream_id}: recording stopped: {error}");
                     hub.set_record_error(Some(error.for_owner()));
                     writing.give_up(&recordings).await;
                     cutter.abandon();
-                    wait::pause(RETRY_PAUSE).or(stop.asked()).await;
+                    wait_for_storage(&hub, &recordings, &stop).await;
                     break;
                 }
             }
@@ -83,23 +86,38 @@ pub async fn run(
     }
 }
 
+/// Pauses, and longer while there is nothing to write to: the ring keeps the newest packets meanwhile.
+async fn wait_for_storage(hub: &Hub, recordings: &OpenRecordings, stop: &Stopping) {
+    wait::pause(RETRY_PAUSE).or(stop.asked()).await;
+    while let Some(why) = recordings.storage_fault()
+        && !stop.is_asked()
+        && !hub.is_idle()
+    {
+        hub.set_record_error(Some(why));
+        wait::pause(LOOK_PAUSE).or(stop.asked()).await;
+    }
+}
+
 impl Writing {
+    /// Answers whether something was written.
     async fn carry_out(
         &mut self,
         cut: Cut,
         recordings: &OpenRecordings,
         config: &RefCell<CutConfig>,
-    ) -> Result<(), RecordError> {
+    ) -> Result<bool, RecordError> {
         match cut {
-            Cut::Open(opening) => self.opening = Some(opening),
+            Cut::Open(opening) => {
+                self.opening = Some(opening);
+                return Ok(false);
+            }
             Cut::Fragment(fragment) => match (self.opening.take(), self.id) {
                 (Some(opening), _) => {
                     let (stream_id, name) = {
                         let config = config.borrow();
                         (config.stream_id, config.stream_name.clone())
                     };
-                    let id = recordings.create(stream_id, &name, opening, fragment).await?;
-                    self.id = Some(id);
+                    self.id = Some(recordings.create(stream_id, &name, opening, fragment).await?);
                 }
                 (None, Some(id)) => recordings.append(id, fragment).await?,
                 (None, None) => {}
@@ -111,7 +129,7 @@ impl Writing {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Ends the file after an error with what it holds.
@@ -120,7 +138,7 @@ impl Writing {
         if let Some(id) = self.id.take()
             && let Err(error) = recordings.finish(id, Vec::new()).await
         {
-            log::warn!("recording {id} is left for recovery: {error}");
+            log::warn!("recording {id} is finished later: {error}");
         }
     }
 }

@@ -6,10 +6,11 @@
 use crate::config::stream::StreamConfig;
 use crate::media::format::VideoCodec;
 
-use super::row::RecordingRow;
+use super::row::{RecordingRow, StorageRow};
 
 const STREAM_VERSION: u8 = 1;
 const RECORDING_VERSION: u8 = 1;
+const STORAGE_VERSION: u8 = 1;
 
 /// Appends fields.
 pub struct Writer(Vec<u8>);
@@ -154,6 +155,15 @@ pub fn decode_recording(id: u64, record: &[u8]) -> Option<RecordingRow> {
         path: fields.text()?,
         in_progress: fields.u8()? != 0,
     })
+}
+
+pub fn encode_storage(row: &StorageRow) -> Vec<u8> {
+    Writer::new(STORAGE_VERSION).text(&row.uuid).u8(u8::from(row.is_marked)).done()
+}
+
+pub fn decode_storage(record: &[u8]) -> Option<StorageRow> {
+    let mut fields = Reader::new(record)?;
+    Some(StorageRow { uuid: fields.text()?, is_marked: fields.u8()? != 0 })
 }
 
 #[cfg(test)]

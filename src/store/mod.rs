@@ -6,21 +6,20 @@
 //! `StoreReader` reads on any thread and never waits for a writer.
 
 mod bytes;
+mod database;
 mod overlay;
 pub mod row;
 mod settings;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition,
-};
+use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
 
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
-use row::RecordingRow;
+use database::Reopening;
+use row::{RecordingRow, StorageRow};
 
 /// Page cache. 1 MiB reads and writes 300,000 rows a second on the reference machine; redb's default is 1 GiB.
 const CACHE_BYTES: usize = 1 << 20;
@@ -38,9 +37,11 @@ const META_SCHEMA: &str = "schema";
 const META_PASSWORD: &str = "password_phc";
 const META_NEXT_STREAM: &str = "next_stream_id";
 const META_NEXT_RECORDING: &str = "next_recording_id";
+/// Before the path of a storage.
+const META_STORAGE: &str = "storage:";
 
 /// Why the store did not answer. The text names the cause for the log; it never goes to a client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum StoreError {
     /// Another process has it open.
     InUse,
@@ -81,6 +82,11 @@ pub enum Change {
     PutPassword(String),
     PutRecording(RecordingRow),
     RemoveRecording(u64),
+    /// The storage at this path.
+    PutStorage {
+        path: String,
+        row: StorageRow,
+    },
 }
 
 /// What the program keeps in memory of the store.
@@ -121,41 +127,30 @@ impl RecordingQuery {
 /// The writing side. Every method may block on the disk: call it in a disk thread's job.
 #[derive(Clone, Debug)]
 pub struct Store {
-    db: Arc<Database>,
+    db: Arc<Reopening>,
 }
 
 /// The reading side, for any thread.
 #[derive(Clone, Debug)]
 pub struct StoreReader {
-    db: Arc<Database>,
+    db: Arc<Reopening>,
 }
 
 impl Store {
     /// Opens or creates the store in `data_dir`.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(data_dir.join(FILE_NAME))
-            .map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
-            other => database(other),
-        })?;
-        Self::prepare(db)
+        let path = data_dir.join(FILE_NAME);
+        Self::prepare(database::open(&path)?, Some(path))
     }
 
     /// Opens the store in `data_dir` without ever writing to its file: a repair after a crash happens
     /// in memory.
     pub fn open_unchanged(data_dir: &Path) -> Result<Self, StoreError> {
-        let backend = overlay::Overlay::open(&data_dir.join(FILE_NAME)).map_err(database)?;
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backend)
-            .map_err(database)?;
-        Self::prepare(db)
+        Self::prepare(database::open_unchanged(&data_dir.join(FILE_NAME))?, None)
     }
 
-    fn prepare(db: Database) -> Result<Self, StoreError> {
-        let store = Self { db: Arc::new(db) };
+    fn prepare(db: Database, path: Option<PathBuf>) -> Result<Self, StoreError> {
+        let store = Self { db: Arc::new(Reopening::new(db, path)) };
         let tx = store.db.begin_write().map_err(database)?;
         {
             let mut meta = tx.open_table(META).map_err(database)?;
@@ -185,6 +180,14 @@ impl Store {
 
     /// Carries out `changes` in one durable transaction: all or none, on the medium on return.
     pub fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let done = self.try_commit(changes);
+        if let Err(StoreError::Database(_)) = &done {
+            self.db.note_failed();
+        }
+        done
+    }
+
+    fn try_commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let tx = self.db.begin_write().map_err(database)?;
         {
             let mut meta = tx.open_table(META).map_err(database)?;
@@ -216,6 +219,11 @@ impl Store {
                     }
                     Change::RemoveRecording(id) => {
                         recordings.remove(id).map_err(database)?;
+                    }
+                    Change::PutStorage { path, row } => {
+                        let (name, record) =
+                            (format!("{META_STORAGE}{path}"), bytes::encode_storage(row));
+                        meta.insert(name.as_str(), record.as_slice()).map_err(database)?;
                     }
                 }
             }
@@ -286,6 +294,19 @@ impl StoreReader {
         match table.get(id).map_err(database)? {
             None => Ok(None),
             Some(record) => decode_row(id, record.value()).map(Some),
+        }
+    }
+
+    /// The storage that is known at `path`.
+    pub fn storage(&self, path: &str) -> Result<Option<StorageRow>, StoreError> {
+        let meta = self.read()?.open_table(META).map_err(database)?;
+        let name = format!("{META_STORAGE}{path}");
+        match meta.get(name.as_str()).map_err(database)? {
+            None => Ok(None),
+            Some(record) => match bytes::decode_storage(record.value()) {
+                None => Err(StoreError::Corrupt { what: name }),
+                row => Ok(row),
+            },
         }
     }
 

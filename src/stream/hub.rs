@@ -196,6 +196,9 @@ impl Hub {
     /// Whether packets go to the recorder from now on.
     pub fn set_recording(&self, is_recording: bool) {
         self.state.borrow_mut().is_recording = is_recording;
+        if !is_recording {
+            self.set_record_error(None);
+        }
         self.wake_recorder();
     }
 

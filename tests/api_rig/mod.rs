@@ -129,7 +129,7 @@ impl Rig {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("lightnvr-api-{}-{n}", std::process::id()));
-        let socket = dir.join("api.sock");
+        let socket = dir.join("run").join("api.sock");
         let snapshot = SnapshotCell::new(Snapshot {
             streams: vec![],
             settings: Settings::new("/var/lib/lightnvr/recordings".into()),
@@ -296,6 +296,7 @@ impl State {
                 drop(reply.try_send(answer));
             }
             Command::DeleteRecording { id, reply } => drop(reply.try_send(self.delete(id))),
+            Command::AdoptStorage { reply } => drop(reply.try_send(Ok(()))),
             Command::UpdateSettings { patch, reply } => {
                 let new = self.cell.load().settings.patched(&patch);
                 let checked = new.check().map(|()| new.clone());

@@ -6,7 +6,9 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod bench;
 pub mod clips;
+pub mod fault_disk;
 pub mod gst_server;
 pub mod http;
 pub mod json;
