@@ -141,7 +141,9 @@ fn a_full_disk_that_holds_the_store_too_is_survived() {
     let home = TempDir::new("disk_full_store");
     let data = home.path().join("data");
     let Some(_mounted) = Mounted::new(&data, &["-t", "tmpfs", "-o", "size=12m", "tmpfs"]) else {
-        return;
+        return check_fault("disk_full_store_layer", "the disk is full", |faults| {
+            faults.fail(&[Op::Append], Errno::NOSPC.raw_os_error());
+        });
     };
     let nvr = start(home.path(), &data.join("recordings"));
     let ballast = data.join("ballast");
@@ -161,7 +163,9 @@ fn a_read_only_disk_is_said_and_recording_resumes_when_it_can_be_written() {
     let home = TempDir::new("disk_readonly");
     let storage = home.path().join("storage");
     let Some(mounted) = Mounted::new(&storage, &["-t", "tmpfs", "-o", "size=64m", "tmpfs"]) else {
-        return;
+        return check_fault("disk_readonly_layer", "the disk is read-only", |faults| {
+            faults.fail(&WRITES, Errno::ROFS.raw_os_error());
+        });
     };
     let nvr = start(home.path(), &storage);
     // A file system with a file open for writing can't be remounted: the kernel does that only on errors.

@@ -15,7 +15,7 @@ use crate::config::FieldError;
 use crate::config::settings::{Settings, SettingsPatch};
 use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::listener::Listener;
-use crate::record::{RecordError, disk};
+use crate::record::RecordError;
 use crate::store::Change;
 use crate::system::pool::PoolError;
 
@@ -165,11 +165,7 @@ impl Applier {
             .map_err(|error| internal(&error))?
             .ok_or(CommandError::NotFound("Recording not found"))?;
         let path = std::path::PathBuf::from(row.path);
-        recordings.may_remove(&path).map_err(|error| no_storage(&error))?;
-        let pool = recordings.disks.pool_for(&path);
-        let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
-        let removed = pool.run(move || disk::remove(&path)).await.map_err(RecordError::Pool);
-        removed.and_then(|done| done).map_err(|error| internal(&error))?;
+        recordings.remove_file(&path).await.map_err(|error| no_storage(&error))?;
         self.commit(Change::RemoveRecording(id)).await
     }
 
@@ -242,11 +238,8 @@ impl Applier {
     }
 
     async fn probe_storage(&self, path: &str) -> Result<(), CommandError> {
-        let path = Path::new(path).to_path_buf();
-        let pool = self.nvr.parts.recordings.disks.pool_for(&path);
-        let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
-        let probed = pool.run(move || disk::probe(&path)).await.map_err(RecordError::Pool);
-        probed.and_then(|done| done).map_err(|error| match error {
+        let probed = self.nvr.parts.recordings.probe(Path::new(path).to_path_buf()).await;
+        probed.map_err(|error| match error {
             RecordError::Disk { kind, .. } => bad_field(
                 "storage_path",
                 format!("can't be created or written ({kind}); it must be an absolute path of a writable directory"),

@@ -32,8 +32,8 @@ use crate::http::gate::{Gate, GateConfig};
 use crate::http::listener;
 use crate::record::disk::Disks;
 use crate::record::open::OpenRecordings;
-use crate::record::{check as record_check, real_disk};
-use crate::store::{Change, Loaded, Store};
+use crate::record::{check as record_check, real_disk, rebuild};
+use crate::store::{Change, FILE_NAME, Loaded, Store, StoreError};
 use crate::system::pool::Pool;
 use crate::system::{log as log_thread, memory, signal, stats, wait};
 
@@ -100,6 +100,56 @@ fn try_check(data_dir: &Path) -> Result<Vec<String>, String> {
     let loaded = store.load(default_storage(data_dir)).map_err(|error| error.to_string())?;
     let root = PathBuf::from(&loaded.settings.storage_path);
     record_check::check(&store, &real_disk::opener(), &root).map_err(|error| error.to_string())
+}
+
+/// Runs `lightnvr check --rebuild`.
+pub fn rebuild(data_dir: &Path, storage: Option<PathBuf>) -> ExitCode {
+    match try_rebuild(data_dir, storage) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("lightnvr: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_rebuild(data_dir: &Path, storage: Option<PathBuf>) -> Result<String, String> {
+    let data_dir =
+        data_dir.canonicalize().map_err(|error| format!("{}: {error}", data_dir.display()))?;
+    let _lock = lock(&data_dir, true)?;
+    let (store, mut loaded) = open_or_set_aside(&data_dir)?;
+    if let Some(storage) = storage {
+        let storage =
+            storage.canonicalize().map_err(|error| format!("{}: {error}", storage.display()))?;
+        loaded.settings.storage_path = storage.to_string_lossy().into_owned();
+        let change = Change::PutSettings(loaded.settings.clone());
+        store.commit(&[change]).map_err(|error| error.to_string())?;
+    }
+    let root = PathBuf::from(&loaded.settings.storage_path);
+    let rebuilt = rebuild::rebuild(&store, &real_disk::opener(), &root, loaded.next_recording_id);
+    rebuilt.map_err(|error| format!("{}: {error}", root.display()))
+}
+
+/// The store as it is; one that can't be read makes room for an empty one and is kept beside it.
+fn open_or_set_aside(data_dir: &Path) -> Result<(Store, Loaded), String> {
+    let open = || {
+        let store = Store::open(data_dir)?;
+        let loaded = store.load(default_storage(data_dir))?;
+        Ok::<_, StoreError>((store, loaded))
+    };
+    match open() {
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::Database(_))) => {
+            let (path, aside) = (data_dir.join(FILE_NAME), data_dir.join("store.redb.broken"));
+            println!("{error}; kept as {}", aside.display());
+            std::fs::rename(&path, &aside)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            open().map_err(|error| error.to_string())
+        }
+        opened => opened.map_err(|error| error.to_string()),
+    }
 }
 
 fn default_storage(data_dir: &Path) -> String {

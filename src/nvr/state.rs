@@ -73,6 +73,8 @@ pub struct Nvr {
     next_stream_id: RefCell<u32>,
     changed: Sender<()>,
     changes: Receiver<()>,
+    /// Recorders of stopped streams whose disk has not answered yet.
+    lingering: RefCell<Vec<Task<()>>>,
     /// When the sync round that is under way began, and what the last one said.
     round_since: RefCell<Option<Instant>>,
     round_error: RefCell<Option<&'static str>>,
@@ -89,6 +91,7 @@ impl Nvr {
             next_stream_id: RefCell::new(next_stream_id),
             changed,
             changes,
+            lingering: RefCell::default(),
             round_since: RefCell::default(),
             round_error: RefCell::default(),
             swap: Swap::default(),
@@ -182,7 +185,7 @@ impl Nvr {
         };
         let running = match running {
             Some(running) if !config.enabled => {
-                stop(running).await;
+                self.linger(stop(running).await);
                 None
             }
             Some(mut running) => {
@@ -205,8 +208,15 @@ impl Nvr {
     pub async fn remove_stream(&self, id: u32) {
         let removed = self.streams.borrow_mut().remove(&id);
         if let Some(running) = removed.and_then(|stream| stream.running) {
-            stop(running).await;
+            self.linger(stop(running).await);
         }
+    }
+
+    /// Keeps a recorder that waits for its disk until it is done. There is at most one for each stop of a stream.
+    fn linger(&self, recorder: Option<Task<()>>) {
+        let mut lingering = self.lingering.borrow_mut();
+        lingering.retain(|task| !task.is_finished());
+        lingering.extend(recorder);
     }
 
     /// Puts changed settings into force, for the streams that run too.
@@ -229,7 +239,7 @@ impl Nvr {
             .map(|running| self.parts.executor.spawn(stop(running)))
             .collect();
         for task in stopping {
-            task.await;
+            drop(task.await);
         }
     }
 
@@ -340,8 +350,19 @@ async fn stop_source(running: &mut Running) {
     running.hub.end_run();
 }
 
-async fn stop(mut running: Running) {
+/// Ends the source and gives the recorder `RECORDER_STOP_MAX` to finish its file. Answers the recorder's task if its
+/// disk did not answer by then: whoever drops it leaves the file to recovery.
+async fn stop(mut running: Running) -> Option<Task<()>> {
     stop_source(&mut running).await;
     drop(running.recorder_stop);
-    running.recorder.or(wait::pause(RECORDER_STOP_MAX)).await;
+    let mut recorder = running.recorder;
+    let finished = async {
+        (&mut recorder).await;
+        true
+    };
+    let too_long = async {
+        wait::pause(RECORDER_STOP_MAX).await;
+        false
+    };
+    if finished.or(too_long).await { None } else { Some(recorder) }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::RecordError;
-use super::disk::{Created, Disk};
+use super::disk::{self, Created, Disk};
 use super::open::OpenRecordings;
 use super::recovery::{self, Comparison, Recovered, split_path};
 use super::storage::{self, Consent, StorageFault};
@@ -19,6 +19,8 @@ use crate::system::wait;
 
 /// Between two looks at the storage: one `stat` while all is well.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks whether files and rows are to be compared.
+const COMPARE_PAUSE: Duration = Duration::from_millis(100);
 /// When files could not be read or mended, everything is compared again after this time.
 const COMPARE_AGAIN: Duration = Duration::from_secs(300);
 /// Files of a failed disk that wait to be settled; more than that wait for the next start.
@@ -69,13 +71,26 @@ impl OpenRecordings {
         self.state.borrow().attached.as_ref().err().map(RecordError::for_owner)
     }
 
-    /// Whether files below `path` may be taken for removed when they are not there.
-    pub fn may_remove(&self, path: &Path) -> Result<(), RecordError> {
-        let state = self.state.borrow();
-        match &state.attached {
-            Err(error) if path.starts_with(&state.root) => Err(error.clone()),
-            _ => Ok(()),
-        }
+    /// Removes a recording's file for good. One that is not there is as good as removed, but only if its storage is.
+    pub async fn remove_file(&self, path: &Path) -> Result<(), RecordError> {
+        let text = path.to_string_lossy().into_owned();
+        let Some((place, name)) = split_path(&text) else { return Ok(()) };
+        let (place, name) = (place.to_owned(), name.to_owned());
+        let attached =
+            if self.state.borrow().root == place { Some(self.attached()?.1) } else { None };
+        let pool = match &attached {
+            Some(attached) => Ok(attached.pool.clone()),
+            None => self.disks.pool_for(&place).map_err(|error| RecordError::disk(&place, &error)),
+        };
+        let opener = Arc::clone(&self.opener);
+        let job = move || match attached {
+            Some(attached) => disk::remove(attached.disk.as_ref(), &name),
+            // A storage of earlier: without its directory it is not there, and then the file is not gone.
+            None => opener(&place)
+                .map_err(|error| RecordError::disk(&place, &error))
+                .and_then(|disk| disk::remove(disk.as_ref(), &name)),
+        };
+        pool?.run(job).await.map_err(RecordError::Pool)?
     }
 
     /// The path has turned out to lead elsewhere: nothing is written until it was looked at.
@@ -116,8 +131,12 @@ impl OpenRecordings {
         done
     }
 
-    /// Takes on what is at the storage path now.
+    /// Takes on what is at the storage path now. Without effect while all is well.
     pub async fn adopt(&self) -> Result<(), RecordError> {
+        self.look_at_storage().await;
+        if self.attached().is_ok() {
+            return Ok(());
+        }
         let root = self.state.borrow().root.clone();
         let attached = self.attach(&root, Consent::Adopt).await?;
         self.put(&root, Ok(attached));
@@ -170,12 +189,31 @@ impl OpenRecordings {
 
     /// Looks after the storage for ever.
     pub async fn keep_storage(&self) {
-        loop {
-            self.look_at_storage().await;
-            self.settle_left().await;
-            self.compare().await;
-            wait::pause(LOOK_EVERY).await;
-        }
+        let look = async {
+            loop {
+                self.look_at_storage().await;
+                self.settle_left().await;
+                wait::pause(LOOK_EVERY).await;
+            }
+        };
+        let compare = async {
+            loop {
+                self.compare().await;
+                wait::pause(COMPARE_PAUSE).await;
+            }
+        };
+        let ((), ()) = smol::future::zip(look, compare).await;
+    }
+
+    /// Makes sure that `root` could be the storage. One that is not there, or not ours, is not touched.
+    pub async fn probe(&self, root: PathBuf) -> Result<(), RecordError> {
+        let pool = self.disks.pool_for(&root).map_err(|error| RecordError::disk(&root, &error))?;
+        let (opener, store) = (Arc::clone(&self.opener), self.store.clone());
+        let job = move || match storage::look(&opener, &store, &root)? {
+            Ok(_) => disk::probe(&root),
+            Err(_) => Ok(()),
+        };
+        pool.run(job).await.map_err(RecordError::Pool)?
     }
 
     /// Ends what could not be ended when the disk or the store failed.
@@ -281,6 +319,6 @@ fn cut_to(disk: &dyn Disk, name: &str, sure: u64) -> Result<(), RecordError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         opened => opened.map_err(|error| failed(&error))?,
     };
-    let len = file.len().map_err(|error| failed(&error))?;
+    let len = file.size().map_err(|error| failed(&error))?;
     if len > sure { file.set_len(sure).map_err(|error| failed(&error)) } else { Ok(()) }
 }

@@ -50,7 +50,7 @@ pub trait DiskFile: Send + Sync + Debug {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
     /// Fills `out`, or fails.
     fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<()>;
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes bytes and size permanent. After an error nobody knows what is on the medium of what was written since the
     /// last success: Linux forgets the failed pages, and a second try would succeed without them.
@@ -183,17 +183,15 @@ pub fn dir_of(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
 
-/// Removes a file by its absolute path and makes that permanent. A file that is not there is as good as removed: ask
-/// `OpenRecordings::may_remove` first, because on a disk that is not mounted no file is there.
-pub fn remove(path: &Path) -> Result<(), RecordError> {
-    match std::fs::remove_file(path) {
-        Ok(()) => path.parent().map_or(Ok(()), |dir| {
-            let synced = File::open(dir).and_then(|opened| opened.sync_all());
-            synced.map_err(|error| RecordError::disk(dir, &error))
-        }),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(RecordError::disk(path, &error)),
-    }
+/// Removes a file and makes that permanent. One that is not there is as good as removed, unless the whole storage is
+/// somewhere else.
+pub fn remove(disk: &dyn Disk, name: &str) -> Result<(), RecordError> {
+    let removed = match disk.remove(name) {
+        Ok(()) => disk.sync_dir(dir_of(name)),
+        Err(error) if error.kind() == ErrorKind::NotFound && disk.is_at_path() => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(|error| RecordError::disk(Path::new(name), &error))
 }
 
 /// Makes sure that `root` exists and takes files. The storage of another recorder is not written to.

@@ -2,14 +2,19 @@
 //!
 //! `cut_core` decides (pure), `writer` drives it for one stream, `open` knows what is being written and
 //! syncs it in rounds, `attached` looks after the storage, `storage` says whether it is ours, `disk` is what runs on a disk thread (`real_disk` does it),
-//! `recovery` and `check` compare files and rows. Keeps FILE-BEFORE-ROW.
+//! `recovery`, `check` and `rebuild` compare files and rows. Keeps FILE-BEFORE-ROW.
 
 pub mod attached;
 pub mod check;
+#[cfg(test)]
+mod crash_disk;
+#[cfg(test)]
+mod crash_tests;
 pub mod cut_core;
 pub mod disk;
 pub mod open;
 pub mod real_disk;
+pub mod rebuild;
 pub mod recovery;
 pub mod repair;
 pub mod storage;

@@ -129,7 +129,7 @@ impl DiskFile for File {
         self.read_exact_at(out, at)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 

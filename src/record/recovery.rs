@@ -23,8 +23,8 @@ use crate::store::{Change, RecordingQuery, Store};
 const RECENT_ROWS_MAX: usize = 1024;
 /// Rows of one step.
 const ROWS_IN_A_STEP_MAX: usize = 512;
-/// Files that one step opens.
-const FILES_IN_A_STEP_MAX: usize = 32;
+/// Files that one step opens. One without an index takes a read for each of its fragments.
+const FILES_IN_A_STEP_MAX: usize = 4;
 
 /// What recovery did, for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,7 +98,8 @@ pub fn split_path(path: &str) -> Option<(&Path, &str)> {
 enum Stage {
     /// The newest rows, because a crash left some of them in progress.
     Recent,
-    List,
+    /// Directories that are to be listed.
+    List(Vec<String>),
     Rows {
         after: u64,
     },
@@ -148,13 +149,21 @@ impl Comparison {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Recent => {
                 self.settle_recent(store, disk, open)?;
-                self.stage = Stage::List;
+                self.stage = Stage::List(stream_dirs(disk)?);
             }
-            Stage::List => {
-                let files = files_of(disk)?;
-                self.files = files.iter().map(|file| self.hash(file)).collect();
-                self.files.sort_unstable();
-                self.stage = Stage::Rows { after: 0 };
+            Stage::List(mut dirs) => {
+                self.stage = match dirs.pop() {
+                    Some(dir) => {
+                        let files = files_in(disk, &dir)?;
+                        let hashes: Vec<u64> = files.iter().map(|file| self.hash(file)).collect();
+                        self.files.extend(hashes);
+                        Stage::List(dirs)
+                    }
+                    None => {
+                        self.files.sort_unstable();
+                        Stage::Rows { after: 0 }
+                    }
+                };
             }
             Stage::Rows { after } => self.compare_rows(after, store, disk, open)?,
             Stage::Files { dirs, files } => self.compare_files(dirs, files, store, disk)?,
@@ -344,11 +353,11 @@ pub fn settle(
 
 /// Removes a file in which nothing was recorded.
 fn remove(disk: &dyn Disk, name: &str, recovered: &mut Recovered) -> bool {
-    let removed = disk.remove(name).and_then(|()| disk.sync_dir(super::disk::dir_of(name)));
+    let removed = super::disk::remove(disk, name);
     match &removed {
         Ok(()) => recovered.removed_files += 1,
         Err(error) => {
-            log::warn!("{name}: {error}");
+            log::warn!("left as it is: {error}");
             recovered.failed += 1;
         }
     }

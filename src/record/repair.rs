@@ -28,7 +28,7 @@ pub fn scan(disk: &dyn Disk, name: &str) -> Result<Found, RecordError> {
 }
 
 fn scan_file(file: &dyn DiskFile) -> std::io::Result<Found> {
-    let len = file.len()?;
+    let len = file.size()?;
     let mut scanner = Scanner::new(len);
     let mut buffer = Vec::new();
     loop {

@@ -177,7 +177,7 @@ fn read_marker(disk: &dyn Disk) -> std::io::Result<Marker> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Marker::None),
         Err(error) => return Err(error),
     };
-    let len = file.len()?;
+    let len = file.size()?;
     if len > MARKER_BYTES_MAX {
         return Ok(Marker::Unreadable);
     }

@@ -7,6 +7,8 @@
 
 mod bytes;
 mod database;
+#[cfg(test)]
+pub(crate) mod memory;
 mod overlay;
 pub mod row;
 mod settings;

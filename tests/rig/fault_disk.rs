@@ -170,8 +170,8 @@ impl DiskFile for FaultFile {
         self.below.read_at(out, at)
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.below.len()
+    fn size(&self) -> io::Result<u64> {
+        self.below.size()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

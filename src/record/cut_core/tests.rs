@@ -201,6 +201,21 @@ fn a_camera_whose_video_stops_does_not_pile_up_sound() {
 }
 
 #[test]
+fn frozen_time_stamps_and_silent_sound_do_not_pile_up_pictures() {
+    let mut camera = Camera::new(0);
+    let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
+    for n in 0..1000 {
+        let track = Track::Video(Arc::clone(&camera.video));
+        let packet = camera.packet(track, n, 0, n % 500 == 0);
+        cutter.push(packet, &config(900_000), &mut cuts);
+        let held = cutter.waiting.as_ref().map_or(0, |waiting| waiting.behind.len());
+        assert!(held <= WAITING_PACKETS_MAX, "{held} at {n}");
+    }
+    cutter.finish(&config(900_000), &mut cuts);
+    assert_eq!(files(cuts).iter().map(|file| file.seqs.len()).sum::<usize>(), 1000);
+}
+
+#[test]
 fn what_the_disk_refused_is_forgotten_and_the_next_keyframe_opens_a_file() {
     let mut camera = Camera::new(0);
     let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
