@@ -18,7 +18,7 @@ use lightnvr::media::packet::Track;
 use lightnvr::record::cut_core::CutConfig;
 use lightnvr::record::disk::Disks;
 use lightnvr::record::open::OpenRecordings;
-use lightnvr::record::writer;
+use lightnvr::record::{real_disk, writer};
 use lightnvr::store::Store;
 use lightnvr::stream::hub::{Hub, RingConfig};
 use lightnvr::system::pool::Pool;
@@ -97,7 +97,8 @@ fn stall(name: &str, swap: Swap, budget: usize) -> Vec<(Vec<u32>, u64)> {
     let disk = disks.pool_for(&root).expect("a thread");
     let other = Pool::start("other", 1, 64).expect("a thread");
     let store = Store::open(home.path()).expect("a store");
-    let recordings = OpenRecordings::new(store, other.clone(), disks, root.clone(), 1);
+    let opener = real_disk::opener();
+    let recordings = OpenRecordings::new(store, other.clone(), disks, opener, root.clone(), 1);
     let buffers = Buffers::new(budget, Instant::now());
     let working = executor.spawn(Rc::clone(&buffers).run());
     if swap != Swap::None {
@@ -109,6 +110,7 @@ fn stall(name: &str, swap: Swap, budget: usize) -> Vec<(Vec<u32>, u64)> {
     let camera = |id| camera(&executor, &buffers, &recordings, id);
     let mut cameras: Vec<Camera> = (0..STREAMS).map(camera).collect();
     smol::block_on(executor.run(async {
+        recordings.look_at_storage().await;
         shoot_all(&mut cameras, 2 * GROUP);
         // The disk's thread takes this and stands still.
         let (go, hold) = std::sync::mpsc::channel::<()>();
