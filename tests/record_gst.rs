@@ -40,9 +40,6 @@ fn record_all(name: &str, mounts: &[Mount], check: impl Fn(&Mount, &[Recording])
         });
         let recordings = nvr.wait_for_finished(id, RECORDED_WITHIN);
         assert!(recordings.len() >= 3, "{}: two rotations make three files", mount.path);
-        for recording in &recordings {
-            mp4::check_plays(&recording.path);
-        }
         check(mount, &recordings);
     }
     assert!(nvr.stop().success());
@@ -66,6 +63,9 @@ fn check_video(mount: &Mount, recordings: &[Recording]) {
     let sent = mp4::packets(&clip, "v");
     let mut at = 0;
     for recording in recordings {
+        if mount.clip.name != clips::H264_OPEN.name {
+            mp4::check_plays(&recording.path);
+        }
         let got = mp4::packets(&recording.path, "v");
         let what = recording.path.display();
         assert!(got[0].is_key, "{what} begins with a keyframe");
@@ -131,6 +131,14 @@ fn every_frame_of_sound_is_recorded_once_across_rotations() {
         check_video(mount, recordings);
         check_sound(mount, recordings);
     });
+}
+
+#[test]
+fn open_gops_are_recorded_whole_and_cut_at_recovery_points() {
+    // A file that begins in an open GOP holds B-frames whose other reference is in the file before:
+    // ffmpeg decodes what follows, but has something to say about these, so its silence is not asked for.
+    let mounts = [Mount { path: "open", clip: &clips::H264_OPEN, sets: Sets::Both }];
+    record_all("record_open_gops", &mounts, check_video);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const EDGES: [(&str, &[&str]); 14] = [
     ("api", &["VERSION", "config", "nvr::command", "nvr::snapshot", "store", "system"]),
     ("args", &[]),
-    ("buffer", &["media"]),
+    ("buffer", &["media", "system"]),
     ("build", &[]),
     ("config", &["media"]),
     ("http", &["api::wire", "nvr::snapshot", "system"]),
@@ -21,8 +21,8 @@ const EDGES: [(&str, &[&str]); 14] = [
     (
         "nvr",
         &[
-            "VERSION", "api", "args", "config", "http", "media", "record", "store", "stream",
-            "system",
+            "VERSION", "api", "args", "buffer", "config", "http", "media", "record", "store",
+            "stream", "system",
         ],
     ),
     ("record", &["buffer", "media", "nvr::snapshot", "store", "stream", "system"]),
@@ -49,7 +49,7 @@ const DOORS: [(&str, &[&str]); 20] = [
             "stream/supervisor.rs",
         ],
     ),
-    ("heapless", &["http/", "ingest/", "media/"]),
+    ("heapless", &["buffer/", "http/", "ingest/", "media/"]),
     ("httparse", &["http/"]),
     ("jiff", &["http/", "system/clock.rs"]),
     ("lexopt", &["args.rs"]),
@@ -59,10 +59,13 @@ const DOORS: [(&str, &[&str]); 20] = [
     ("openh264", &["ingest/testpattern.rs"]),
     ("proptest", &[""]),
     ("redb", &["store/"]),
-    ("rustix", &["api/", "http/", "ingest/", "nvr/start.rs", "record/", "system/"]),
+    (
+        "rustix",
+        &["api/", "buffer/spill.rs", "http/", "ingest/", "nvr/start.rs", "record/", "system/"],
+    ),
     ("sha2", &["http/auth.rs", "ingest/"]),
     ("simplelog", &["system/log.rs"]),
-    ("smol", &["http/", "ingest/", "nvr/", "record/", "stream/", "system/"]),
+    ("smol", &["buffer/spill.rs", "http/", "ingest/", "nvr/", "record/", "stream/", "system/"]),
     ("tiny_http", &["api/serve.rs"]),
 ];
 

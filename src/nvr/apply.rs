@@ -10,6 +10,7 @@ use smol::channel::{Receiver, Sender};
 use super::command::{Command, CommandError, Reply};
 use super::snapshot::StreamView;
 use super::state::Nvr;
+use super::swap::{SwapChange, SwapError};
 use crate::config::FieldError;
 use crate::config::settings::{Settings, SettingsPatch};
 use crate::config::stream::{StreamConfig, StreamPatch};
@@ -190,6 +191,7 @@ impl Applier {
         if settings.storage_path != was.storage_path {
             self.probe_storage(&settings.storage_path).await?;
         }
+        let swap = self.prepare_swap(&was, &settings).await?;
         let mut listener = None;
         if settings.web_port != was.web_port && self.listeners.is_some() {
             let address = (std::net::Ipv4Addr::UNSPECIFIED, settings.web_port).into();
@@ -213,9 +215,26 @@ impl Applier {
                 let _ = self.nvr.parts.recordings.move_to(root).await;
             }
             self.nvr.change_settings(settings.clone());
+            self.nvr.use_swap(swap).await;
             self.nvr.publish();
         }
         Ok((settings, listener))
+    }
+
+    /// The swap file that the changed settings want, made before they are in force.
+    async fn prepare_swap(
+        &self,
+        was: &Settings,
+        is: &Settings,
+    ) -> Result<SwapChange, CommandError> {
+        self.nvr.prepare_swap(was, is).await.map_err(|what| match what {
+            SwapError::File(what) => bad_field("swap_path", what),
+            SwapError::Size(what) => bad_field("swap_size", what),
+            SwapError::Busy => CommandError::Busy {
+                what: "earlier swap files are still read".into(),
+                retry_after_s: 5,
+            },
+        })
     }
 
     async fn probe_storage(&self, path: &str) -> Result<(), CommandError> {

@@ -9,3 +9,4 @@ pub mod gauges;
 pub mod snapshot;
 pub mod start;
 pub mod state;
+pub mod swap;

@@ -54,6 +54,25 @@ pub struct StreamView {
     pub actual: Option<Actual>,
     /// What the owner could change on the camera, in words.
     pub advice: Vec<String>,
+    /// What waits for the disk; `None` while the stream does not run.
+    pub buffer: Option<StreamBuffer>,
+}
+
+/// What waits between a stream and its recordings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamBuffer {
+    pub ram_bytes: u64,
+    pub spilled_bytes: u64,
+    /// Bytes of RAM of its own that are free.
+    pub own_free: u64,
+    /// Recorder's clock between the oldest and the newest packet.
+    pub held_ms: u64,
+    /// For how long the disk may stall from now on at the present bitrate; `None` without one.
+    pub headroom_ms: Option<u64>,
+    /// `ram`, `swap`, `borrowed`, `none`.
+    pub protection: &'static str,
+    /// Packets lost since the stream was started.
+    pub dropped: u64,
 }
 
 /// What is synced of a recording that is being written: overrides its row, or stands in for it.

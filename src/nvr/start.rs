@@ -25,6 +25,7 @@ use super::snapshot::{Snapshot, SnapshotCell};
 use super::state::{Nvr, Parts};
 use crate::api::serve;
 use crate::args::RunArgs;
+use crate::buffer::spill::Buffers;
 use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::auth::{self, Auth};
 use crate::http::gate::{Gate, GateConfig};
@@ -34,7 +35,7 @@ use crate::record::open::OpenRecordings;
 use crate::record::{check as record_check, real_disk, rebuild};
 use crate::store::{Change, FILE_NAME, Loaded, Store, StoreError};
 use crate::system::pool::Pool;
-use crate::system::{log as log_thread, signal, wait};
+use crate::system::{log as log_thread, memory, signal, stats, wait};
 
 /// SIGTERM to exit takes 3 s at most; what is not done by then is left for recovery.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(2700);
@@ -46,6 +47,8 @@ const STORAGE_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the ready line waits for recovery, beside which the streams record already.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(1);
 const RECOVERY_LOOK: Duration = Duration::from_millis(10);
+/// One part in so many of the memory that is available at the start may be borrowed by streams.
+const BORROWED_PART: u64 = 4;
 /// Random bytes of a generated password: 15 bytes are 120 bits and 20 characters of base64.
 const PASSWORD_BYTES: usize = 15;
 const PASSWORD_CHARS_GOOD: usize = 10;
@@ -196,6 +199,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     if args.is_demo && loaded.streams.is_empty() {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
+    memory::lock();
     let executor = Rc::new(LocalExecutor::new());
     let disks = Disks::default();
     let store_pool = disks.pool_for(&data_dir).map_err(|error| format!("disk thread: {error}"))?;
@@ -215,6 +219,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
             root,
             next_recording_id,
         ),
+        buffers: Buffers::new(borrowed_bytes_max(), started),
         cell: SnapshotCell::new(Snapshot {
             streams: Vec::new(),
             settings: loaded.settings.clone(),
@@ -279,6 +284,9 @@ async fn serve_all(
         executor.spawn(Rc::clone(&nvr).keep_synced()),
         executor.spawn(gauges.keep_measured(Rc::clone(&nvr))),
         executor.spawn(keep_storage(Rc::clone(&nvr))),
+        executor.spawn(Rc::clone(&nvr.parts.buffers).run()),
+        executor.spawn(Rc::clone(&nvr).keep_swap_file()),
+        executor.spawn(Rc::clone(&nvr).keep_memory_watched()),
     ];
     let gate_executor = Rc::clone(&executor);
     tasks.push(executor.spawn(async move { gate.serve(&gate_executor, listener_receiver).await }));
@@ -307,6 +315,12 @@ async fn settled(nvr: &Nvr) {
     while !nvr.parts.recordings.is_compared() {
         wait::pause(RECOVERY_LOOK).await;
     }
+}
+
+/// What all streams together may borrow when the disk does not keep up.
+fn borrowed_bytes_max() -> usize {
+    let available_kib = stats::memory().map_or(0, |memory| memory.available_kib);
+    usize::try_from(available_kib * 1024 / BORROWED_PART).unwrap_or(usize::MAX)
 }
 
 /// A line on standard output; a closed pipe is no reason to stop recording.

@@ -28,6 +28,8 @@ const FRAGMENT_AUDIO_MAX: usize = 512;
 const HELD_AUDIO_MAX: usize = 128;
 /// How long a file waits for the sound to catch up with its keyframe, in 90 kHz ticks: half a second.
 const SOUND_LATE_MAX: i64 = VIDEO_TIMESCALE as i64 / 2;
+/// Packets that wait with it at most: over a second of 60 fps.
+const WAITING_PACKETS_MAX: usize = 64;
 /// Index entries that are kept in memory; neighbours are merged beyond that.
 const INDEX_ENTRIES_MAX: usize = 4096;
 const DAY_MS: i64 = 86_400_000;
@@ -107,6 +109,7 @@ struct Waiting {
     format: Arc<VideoFormat>,
     /// What came behind the keyframe and belongs to the new file.
     behind: Vec<Arc<Packet>>,
+    bytes: usize,
 }
 
 /// The state of one stream's recording.
@@ -166,7 +169,7 @@ impl Cutter {
             return;
         }
         if packet.run.audio.is_some() {
-            self.waiting = Some(Waiting { key: packet, format, behind: Vec::new() });
+            self.waiting = Some(Waiting { key: packet, format, behind: Vec::new(), bytes: 0 });
         } else {
             self.end(next_dts, out);
             self.open(packet, format, config, out);
@@ -181,8 +184,13 @@ impl Cutter {
             self.push_audio(packet, out);
             return;
         }
-        let is_over = !is_same_run || !packet.is_video() || time - key.dts >= SOUND_LATE_MAX;
+        // A camera with broken time stamps may never reach the end of that half second.
+        let is_full = waiting.bytes + packet.data.len() > FRAGMENT_BYTES_MAX
+            || waiting.behind.len() >= WAITING_PACKETS_MAX;
+        let is_late = time - key.dts >= SOUND_LATE_MAX;
+        let is_over = !is_same_run || !packet.is_video() || is_late || is_full;
         if is_same_run {
+            waiting.bytes += packet.data.len();
             waiting.behind.push(Arc::clone(&packet));
         }
         if is_over {
@@ -194,7 +202,7 @@ impl Cutter {
     }
 
     fn stop_waiting(&mut self, config: &CutConfig, out: &mut Vec<Cut>) {
-        let Some(Waiting { key, format, behind }) = self.waiting.take() else { return };
+        let Some(Waiting { key, format, behind, .. }) = self.waiting.take() else { return };
         self.end(Some(key.dts), out);
         self.open(key, format, config, out);
         for packet in behind {
@@ -354,8 +362,9 @@ impl Segment {
 
     fn cut_audio_only(&mut self, out: &mut Vec<Cut>) {
         let video = std::mem::take(&mut self.pending_video);
+        let bytes = self.pending_video_bytes;
         self.cut(None, false, out);
-        self.pending_video = video;
+        (self.pending_video, self.pending_video_bytes) = (video, bytes);
     }
 
     /// Makes a fragment of what is pending. `next_dts` gives the last video sample its duration; the last audio

@@ -12,6 +12,7 @@ use smol::future::FutureExt;
 use super::RecordError;
 use super::cut_core::{Cut, CutConfig, Cutter, Opening};
 use super::open::OpenRecordings;
+use crate::buffer::ring::Take;
 use crate::stream::hub::Hub;
 use crate::system::wait::{self, Stopping};
 
@@ -42,13 +43,14 @@ pub async fn run(
     let mut taken_in_a_row = 0;
     loop {
         let packet = hub.take();
-        let is_empty = packet.is_none();
+        let is_loading = packet == Take::Loading;
+        let is_empty = packet == Take::Empty;
         match packet {
-            Some(packet) => cutter.push(packet, &config.borrow(), &mut cuts),
-            None if hub.is_idle() || stop.is_asked() => {
+            Take::Packet(packet) => cutter.push(packet, &config.borrow(), &mut cuts),
+            Take::Empty if hub.is_idle() || stop.is_asked() => {
                 cutter.finish(&config.borrow(), &mut cuts);
             }
-            None => {}
+            Take::Empty | Take::Loading => {}
         }
         for cut in cuts.drain(..) {
             let done = writing.carry_out(cut, &recordings, &config).await;
@@ -67,7 +69,11 @@ pub async fn run(
             }
         }
         taken_in_a_row += 1;
-        if is_empty {
+        if is_loading {
+            // Also while stopping: what was kept is written, as far as time allows.
+            taken_in_a_row = 0;
+            hub.ready().await;
+        } else if is_empty {
             if stop.is_asked() {
                 return;
             }

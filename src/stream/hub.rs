@@ -4,6 +4,7 @@
 //! connect (`supervisor`), what is written (`record/`). Lives on the executor; nothing blocks.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +12,9 @@ use smol::channel::{Receiver, Sender, bounded};
 
 use super::meter_core::Meter;
 use super::wall_core::RunClock;
-use crate::buffer::ring::Ring;
+use crate::buffer::board_core::BufferView;
+use crate::buffer::ring::Take;
+use crate::buffer::spill::{Buffers, Feed};
 use crate::ingest::{SourceEvent, Unit};
 use crate::media::format::{AudioFormat, VideoFormat};
 use crate::media::packet::{Packet, Run, Track};
@@ -26,7 +29,6 @@ const VIDEO_LATE_MS_MAX: f64 = 10_000.0;
 const ADVICE_MAX: usize = 8;
 
 struct State {
-    ring: Ring,
     /// The recorder wants packets.
     is_recording: bool,
     run: Option<Arc<Run>>,
@@ -43,6 +45,8 @@ struct State {
 /// One stream's state, shared by its source, its recorder and whoever asks.
 pub struct Hub {
     state: RefCell<State>,
+    /// Packets on their way to the recorder.
+    feed: Feed,
     started: Instant,
     wake: Sender<()>,
     ready: Receiver<()>,
@@ -56,19 +60,29 @@ pub struct HubView {
     pub detail: String,
     pub actual: Option<Actual>,
     pub advice: Vec<String>,
+    pub buffer: Option<BufferView>,
+}
+
+/// What a hub's ring is made with.
+pub struct RingConfig {
+    pub stream_id: u32,
+    /// Higher matters more.
+    pub priority: u8,
+    /// RAM of its own.
+    pub bytes_max: usize,
 }
 
 impl Hub {
-    /// A hub whose ring holds `ring_bytes`; `started` is the zero of the monotonic clock.
+    /// A hub with a ring of its own in `buffers`; `started` is the zero of the monotonic clock.
     pub fn new(
-        ring_bytes: usize,
+        buffers: &Rc<Buffers>,
+        ring: &RingConfig,
         is_recording: bool,
         changed: Sender<()>,
         started: Instant,
     ) -> Self {
         let (wake, ready) = bounded(1);
         let state = State {
-            ring: Ring::new(ring_bytes),
             is_recording,
             run: None,
             runs: 0,
@@ -80,7 +94,8 @@ impl Hub {
             advice: Vec::new(),
             record_error: None,
         };
-        Self { state: RefCell::new(state), started, wake, ready, changed }
+        let feed = buffers.feed(ring.stream_id, ring.priority, ring.bytes_max, wake.clone());
+        Self { state: RefCell::new(state), feed, started, wake, ready, changed }
     }
 
     fn now_ms(&self) -> u64 {
@@ -154,7 +169,7 @@ impl Hub {
             state.video = Some(Arc::clone(format));
         }
         if state.is_recording {
-            state.ring.push(packet);
+            self.feed.push(packet);
             self.wake_recorder();
         }
         if is_video && state.status != StreamStatus::Connected {
@@ -189,7 +204,12 @@ impl Hub {
 
     /// Changes the size of the ring.
     pub fn set_ring_bytes(&self, bytes: usize) {
-        self.state.borrow_mut().ring.set_bytes_max(bytes);
+        self.feed.set_bytes_max(bytes);
+    }
+
+    /// Changes who gives way first where memory ends.
+    pub fn set_priority(&self, priority: u8) {
+        self.feed.set_priority(priority);
     }
 
     /// Notes why nothing is being written, or that it is again.
@@ -207,8 +227,8 @@ impl Hub {
     }
 
     /// The oldest packet that waits for the recorder.
-    pub fn take(&self) -> Option<Arc<Packet>> {
-        self.state.borrow_mut().ring.take()
+    pub fn take(&self) -> Take {
+        self.feed.take()
     }
 
     /// Whether nothing more will come for the file that is open: no run, or no recording wanted.
@@ -249,6 +269,6 @@ impl Hub {
                 detail = error.to_owned();
             }
         }
-        HubView { status, detail, actual, advice: state.advice.clone() }
+        HubView { status, detail, actual, advice: state.advice.clone(), buffer: self.feed.view() }
     }
 }

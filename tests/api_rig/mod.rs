@@ -354,5 +354,12 @@ impl State {
 }
 
 fn view(config: StreamConfig, status: StreamStatus) -> StreamView {
-    StreamView { config, status, status_detail: String::new(), actual: None, advice: vec![] }
+    StreamView {
+        config,
+        status,
+        status_detail: String::new(),
+        actual: None,
+        advice: vec![],
+        buffer: None,
+    }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lightnvr::buffer::spill::Buffers;
 use lightnvr::config::settings::Settings;
 use lightnvr::config::stream::{StreamConfig, StreamPatch};
 use lightnvr::http::auth::Auth;
@@ -43,6 +44,7 @@ pub fn run<F: Future<Output = ()>>(home: &Path, body: impl FnOnce(Rc<Bench>) -> 
         let clocks = [
             executor.spawn(Rc::clone(&nvr).keep_published()),
             executor.spawn(Rc::clone(&nvr).keep_synced()),
+            executor.spawn(Rc::clone(&nvr.parts.buffers).run()),
             executor.spawn({
                 let nvr = Rc::clone(&nvr);
                 async move { nvr.parts.recordings.keep_storage().await }
@@ -72,11 +74,13 @@ impl Bench {
         let opener = faults.opener();
         let recordings =
             OpenRecordings::new(store.clone(), store_pool, disks, opener, root.clone(), 1);
+        let started = Instant::now();
         let parts = Parts {
             executor: Rc::clone(executor),
             auth: Rc::new(Auth::new(String::new(), codec.clone())),
             codec,
             recordings,
+            buffers: Buffers::new(64 << 20, started),
             cell: SnapshotCell::new(Snapshot {
                 streams: Vec::new(),
                 settings: settings.clone(),
@@ -84,7 +88,7 @@ impl Bench {
                 ailments: Vec::new(),
                 at_ms: 0,
             }),
-            started: Instant::now(),
+            started,
         };
         let nvr = Nvr::new(parts, settings, 0);
         let patch = StreamPatch {

