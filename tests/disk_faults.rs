@@ -63,7 +63,9 @@ impl Drop for Mounted {
 /// A recorder whose recordings go to `storage`, with one stream.
 fn start(home: &Path, storage: &Path) -> Nvr {
     let nvr = Nvr::start(home);
-    nvr.set(&format!(r#"{{"storage_path":"{}","segment_seconds":10}}"#, storage.display()));
+    let path = storage.display();
+    // No swap file: it would be larger than the file systems of these tests, and that is a word in /healthz, too.
+    nvr.set(&format!(r#"{{"storage_path":"{path}","segment_seconds":10,"use_swap":false}}"#));
     nvr.json("POST", "/api/v1/streams", Some(STREAM));
     records(&nvr, RECORDS_WITHIN);
     nvr
@@ -331,11 +333,13 @@ fn a_silent_disk_is_said_and_loses_nothing_that_the_ring_holds() {
     bench::run(home.path(), |bench| async move {
         bench.records(RECORDS_WITHIN).await;
         bench.faults.stall();
-        let words = "has not answered";
+        // Which it is depends on whether a sync or an append met the silence.
+        let words = ["has not answered", "not keeping up"];
         let is_said = |snapshot: &lightnvr::nvr::snapshot::Snapshot| {
-            snapshot.ailments.iter().any(|ailment| ailment.contains(words)).then_some(())
+            let mut said = snapshot.ailments.iter();
+            said.any(|said| words.iter().any(|words| said.contains(words))).then_some(())
         };
-        bench.until(words, Duration::from_secs(20), is_said).await;
+        bench.until("the silence is said", Duration::from_secs(20), is_said).await;
         bench.faults.clear();
         bench.is_well(RESUMES_WITHIN).await;
         bench.records(RESUMES_WITHIN).await;

@@ -58,8 +58,11 @@ pub async fn run(
                 Ok(false) => {}
                 Ok(true) => hub.set_record_error(None),
                 Err(error) => {
-                    let stream_id = config.borrow().stream_id;
-                    log::error!("stream {stream_id}: recording stopped: {error}");
+                    // A disk that stays broken is told once, not at every try.
+                    if hub.record_error() != Some(error.for_owner()) {
+                        let stream_id = config.borrow().stream_id;
+                        log::error!("stream {stream_id}: recording stopped: {error}");
+                    }
                     hub.set_record_error(Some(error.for_owner()));
                     writing.give_up(&recordings).await;
                     cutter.abandon();
@@ -138,7 +141,7 @@ impl Writing {
         if let Some(id) = self.id.take()
             && let Err(error) = recordings.finish(id, Vec::new()).await
         {
-            log::warn!("recording {id} is finished later: {error}");
+            log::info!("recording {id} is finished later: {error}");
         }
     }
 }
