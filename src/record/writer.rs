@@ -56,7 +56,10 @@ pub async fn run(
             let done = writing.carry_out(cut, &recordings, &config).await;
             match done {
                 Ok(false) => {}
-                Ok(true) => hub.set_record_error(None),
+                Ok(true) => {
+                    hub.set_record_error(None);
+                    hub.set_record_state(None);
+                }
                 Err(error) => {
                     // A disk that stays broken is told once, not at every try.
                     if hub.record_error() != Some(error.for_owner()) {
@@ -64,6 +67,7 @@ pub async fn run(
                         log::error!("stream {stream_id}: recording stopped: {error}");
                     }
                     hub.set_record_error(Some(error.for_owner()));
+                    hub.set_record_state(Some(error.state()));
                     writing.give_up(&recordings).await;
                     cutter.abandon();
                     wait_for_storage(&hub, &recordings, &stop).await;
@@ -97,6 +101,7 @@ async fn wait_for_storage(hub: &Hub, recordings: &OpenRecordings, stop: &Stoppin
         && !hub.is_idle()
     {
         hub.set_record_error(Some(why));
+        hub.set_record_state(recordings.storage_state());
         wait::pause(LOOK_PAUSE).or(stop.asked()).await;
     }
 }
