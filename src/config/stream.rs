@@ -213,6 +213,13 @@ pub fn check_url(url: &str) -> Result<(), FieldError> {
     if !url.starts_with("rtsp://") {
         return bad("must begin with rtsp:// or testpattern://".into());
     }
+    if url::has_escaped_colon(url) {
+        return bad(
+            "has a user with %3A and no password; write ':' between user and password, and \
+                    %3A only for a ':' in the password"
+                .into(),
+        );
+    }
     // `user:12/x@host` would be the host `user`, and the password would be shown as part of the path.
     if url::has_late_at(url) {
         return bad(
@@ -326,6 +333,19 @@ mod tests {
         for bad in ["rtsp://u:***@evil/1", "rtsp://v:***@cam/1"] {
             assert_eq!(put(bad).expect_err(bad).field, "url");
         }
+        let xm = "rtsp://cam/user=admin_password=secret_channel=1_stream=0.sdp";
+        let old = StreamConfig::from_patch(0, &patch("a", xm)).expect("ok");
+        let put = |url: &str| {
+            old.patched(&StreamPatch { url: Some(url.into()), ..StreamPatch::default() })
+        };
+        let masked = old.url_masked();
+        assert_eq!(put(&masked).expect("kept").url, xm);
+        for (from, to) in [("rtsp://cam", "rtsp://evil"), ("user=admin", "user=root")] {
+            let bad = masked.replace(from, to);
+            assert_eq!(put(&bad).expect_err(&bad).field, "url");
+        }
+        let error = StreamConfig::from_patch(1, &patch("b", "rtsp://cam/1?pwd=***"));
+        assert_eq!(error.expect_err("nothing stored").field, "url");
         let error = StreamConfig::from_patch(1, &patch("b", "rtsp://u:***@cam/1"));
         assert_eq!(error.expect_err("nothing stored").field, "url");
     }
