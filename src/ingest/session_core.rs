@@ -137,7 +137,7 @@ impl SessionCore {
 
     /// What was dropped so far.
     pub fn counters(&self) -> Counters {
-        self.tracks.counters
+        self.tracks.counters()
     }
 
     /// The connection ended; what the next one may know.

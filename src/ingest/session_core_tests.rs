@@ -449,6 +449,26 @@ fn lost_framing_is_advised_once_and_marks_the_next_picture() {
 }
 
 #[test]
+fn frames_that_are_too_many_for_a_packet_are_counted() {
+    let mut talk = Talk::new();
+    talk.answer(200, "").unwrap();
+    let aac = "m=audio 0 RTP/AVP 97\r\na=rtpmap:97 MPEG4-GENERIC/16000\r\n\
+        a=fmtp:97 mode=AAC-hbr;config=1408;SizeLength=13;IndexLength=3;IndexDeltaLength=3\r\n";
+    talk.describe(&SDP.replace("m=audio 0 RTP/AVP 8\r\n", aac)).unwrap();
+    talk.core.output().clear();
+    let transport = "Transport: RTP/AVP/TCP;interleaved=0-1\r\n";
+    talk.turn(200, &format!("Session: 1\r\n{transport}"), "SETUP");
+    talk.turn(200, "Transport: RTP/AVP/TCP;interleaved=2-3\r\n", "PLAY");
+    talk.answer(200, "").unwrap();
+    // RFC 3640 section 3.2.1: 70 AU headers of 16 bits, each of a frame of one byte.
+    let headers = [0, 8].repeat(70);
+    let payload = [&(70u16 * 16).to_be_bytes()[..], &headers, &[0x21; 70]].concat();
+    talk.feed(&frame(2, &rtp(0, 97, &payload))).unwrap();
+    assert_eq!(talk.units().len(), 64);
+    assert_eq!(talk.core.counters().audio_dropped, 6);
+}
+
+#[test]
 fn every_video_codec_makes_a_track() {
     for name in ["H264", "h265", "HEVC", "JPEG"] {
         let text = format!("m=video 0 RTP/AVP 96\na=rtpmap:96 {name}/90000\n");

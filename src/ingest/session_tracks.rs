@@ -29,6 +29,8 @@ pub struct Counters {
     pub packets_bad: u64,
     /// Bytes passed over to find the framing again.
     pub junk_bytes: u64,
+    /// Audio frames that could not be used, or were too many for one packet.
+    pub audio_dropped: u64,
 }
 
 /// A track with its place on the connection.
@@ -67,10 +69,16 @@ pub struct Tracks {
     video_at: Option<Instant>,
     video_pause_max: Duration,
     format_error: Option<String>,
-    pub counters: Counters,
+    counters: Counters,
 }
 
 impl Tracks {
+    /// What was dropped so far, with what the tracks themselves know of.
+    pub fn counters(&self) -> Counters {
+        let audio_dropped = self.audio.as_ref().map_or(0, |placed| placed.track.dropped());
+        Counters { audio_dropped, ..self.counters }
+    }
+
     /// What frames look like, for finding them again after framing was lost.
     pub fn signatures(&self) -> &[Signature] {
         &self.signatures

@@ -28,6 +28,9 @@ use super::{SourceEvent, Unit};
 /// coarse clock, and a decoder would click.
 const AUDIO_JITTER: Duration = Duration::from_millis(40);
 
+/// Most audio frames of one packet: real ones hold one or two. Further ones are left out and counted.
+pub const AUDIO_FRAMES_MAX: usize = 64;
+
 /// One audio frame as a depacketizer gives it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AudioFrame {
@@ -204,6 +207,8 @@ pub struct AudioTrack {
     /// Where the last frame ended, in samples.
     ended_at: Option<i64>,
     last_pts: i64,
+    /// Frames beyond `AUDIO_FRAMES_MAX`.
+    overflows: u64,
 }
 
 impl AudioTrack {
@@ -222,6 +227,7 @@ impl AudioTrack {
             announced: None,
             ended_at: None,
             last_pts: i64::MIN,
+            overflows: 0,
         };
         track.announced = track.current();
         Some(track)
@@ -230,6 +236,14 @@ impl AudioTrack {
     /// The format as far as it is known.
     pub fn format(&self) -> Option<&Arc<AudioFormat>> {
         self.announced.as_ref()
+    }
+
+    /// Frames, or packets of them, that did not come out.
+    pub fn dropped(&self) -> u64 {
+        match &self.payload {
+            AudioPayload::Aac(aac) => self.overflows + aac.dropped,
+            AudioPayload::G711(_) | AudioPayload::Opus(_) => self.overflows,
+        }
     }
 
     fn current(&self) -> Option<Arc<AudioFormat>> {
@@ -251,9 +265,9 @@ impl AudioTrack {
     ) {
         let is_gap = self.stream.is_gap(packet) | is_broken;
         let (ticks, is_new_timeline) = self.stream.place(packet.timestamp, now, origin);
-        // One packet rarely holds more than two frames.
-        let mut frames = heapless::Vec::<AudioFrame, 64>::new();
-        let mut keep = |frame| drop(frames.push(frame));
+        let mut frames = heapless::Vec::<AudioFrame, AUDIO_FRAMES_MAX>::new();
+        let overflows = &mut self.overflows;
+        let mut keep = |frame| *overflows += u64::from(frames.push(frame).is_err());
         match &mut self.payload {
             AudioPayload::Aac(aac) => aac.push(packet, is_gap, &mut keep),
             AudioPayload::G711(g711) => g711.push(packet, is_gap, &mut keep),
