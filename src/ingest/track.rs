@@ -145,7 +145,16 @@ impl VideoTrack {
         }
     }
 
-    /// The camera ended the stream: what is whole is handed out.
+    /// Whether a picture looks whole and only waits for what follows to prove it.
+    pub fn is_waiting(&self) -> bool {
+        match &self.payload {
+            VideoPayload::H264(units) => units.is_waiting(),
+            VideoPayload::H265(units) => units.is_waiting(),
+            VideoPayload::Mjpeg(_) => false,
+        }
+    }
+
+    /// Nothing follows, at least for now: what is whole is handed out.
     pub fn finish(&mut self, origin: &mut Origin, out: &mut dyn FnMut(SourceEvent)) {
         let (payload, mut emit) = self.split(origin, out);
         match payload {
