@@ -49,12 +49,14 @@ pub struct Stream {
     /// `rtptime` of the PLAY answer.
     pub rtptime: Option<u32>,
     pub sequence: SequenceTracker,
+    is_sound: bool,
     timeline: Option<Timeline>,
 }
 
 impl Stream {
-    fn new(format: &Format) -> Self {
+    fn new(format: &Format, is_sound: bool) -> Self {
         Self {
+            is_sound,
             payload_type: format.payload_type,
             clock_rate: format.clock_rate,
             ssrc: None,
@@ -71,9 +73,11 @@ impl Stream {
 
     /// Ticks of the RTP clock since the run began.
     fn place(&mut self, timestamp: u32, at: Instant, origin: &mut Origin) -> (i64, bool) {
-        let (clock_rate, rtptime) = (self.clock_rate, self.rtptime);
-        let timeline =
-            self.timeline.get_or_insert_with(|| origin.begin(clock_rate, timestamp, rtptime, at));
+        let (clock_rate, rtptime, is_sound) = (self.clock_rate, self.rtptime, self.is_sound);
+        let timeline = self.timeline.get_or_insert_with(|| {
+            let timeline = origin.begin(clock_rate, timestamp, rtptime, at);
+            if is_sound { timeline.with_repeats() } else { timeline }
+        });
         let moment = timeline.place(timestamp, at);
         (moment.ticks, moment.is_new_timeline)
     }
@@ -105,7 +109,13 @@ impl VideoTrack {
             "JPEG" => VideoPayload::Mjpeg(Box::new(Mjpeg::new(media.size))),
             _ => return None,
         };
-        Some(Self { stream: Stream::new(format), payload, dts: None, waiting: 0, emitted: 0 })
+        Some(Self {
+            stream: Stream::new(format, false),
+            payload,
+            dts: None,
+            waiting: 0,
+            emitted: 0,
+        })
     }
 
     /// The format as far as it is known.
@@ -231,7 +241,7 @@ impl AudioTrack {
             _ => return None,
         };
         let mut track = Self {
-            stream: Stream::new(format),
+            stream: Stream::new(format, true),
             payload,
             announced: None,
             ended_at: None,
