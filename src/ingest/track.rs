@@ -94,7 +94,6 @@ pub struct VideoTrack {
     pub stream: Stream,
     payload: VideoPayload,
     dts: Option<DtsMaker>,
-    last_dts: Option<i64>,
     /// Frames left out because no parameter sets came yet.
     pub waiting: u64,
     /// Units given out.
