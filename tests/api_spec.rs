@@ -4,7 +4,7 @@
 mod api_rig;
 
 use api_rig::{PASSWORD, Rig, row, running};
-use lightnvr::nvr::snapshot::{Actual, StreamStatus};
+use lightnvr::nvr::snapshot::{Actual, StreamBuffer, StreamStatus};
 
 const FRONT_DOOR: &str = r#"{"id":0,"name":"Front Door","url":"rtsp://192.168.1.100:554/stream1","enabled":true,"width":1920,"height":1080,"fps":15,"codec":"h264","priority":10,"record":true,"status":"connected""#;
 const BACK_YARD: &str = r#"{"id":1,"name":"Back Yard","url":"rtsp://192.168.1.101:554/stream1","enabled":true,"width":1280,"height":720,"fps":10,"codec":"h264","priority":5,"record":true,"status":"connected""#;
@@ -182,9 +182,33 @@ fn get_system() {
 }
 
 #[test]
+fn get_system_shows_what_waits_of_the_streams_that_run() {
+    let rig = rig_with_streams();
+    rig.publish(|snapshot| {
+        snapshot.streams[1].buffer = Some(StreamBuffer {
+            ram_bytes: 900_000,
+            spilled_bytes: 5_000_000,
+            own_free: 100_000,
+            held_ms: 11_449,
+            headroom_ms: Some(290_000),
+            protection: "swap",
+            dropped: 20,
+        });
+    });
+    let body = check_200(&rig, "GET", "/api/v1/system", "");
+    let want = r#","buffers":[{"stream_id":1,"ram_bytes":900000,"spilled_bytes":5000000,"seconds_held":11.4,"seconds_headroom":290.0,"protection":"swap","packets_dropped":20}]}"#;
+    assert!(body.ends_with(want), "{body}");
+    rig.publish(|snapshot| {
+        snapshot.streams[1].buffer.as_mut().expect("just set").headroom_ms = None;
+    });
+    let body = check_200(&rig, "GET", "/api/v1/system", "");
+    assert!(body.contains(r#""seconds_headroom":null"#), "{body}");
+}
+
+#[test]
 fn get_and_put_settings() {
     let rig = Rig::new();
-    let more = r#","segment_seconds":900,"allowed_hosts":[]}"#;
+    let more = r#","segment_seconds":900,"allowed_hosts":[],"swap_path":"/var/lib/lightnvr/lightnvr.swap"}"#;
     let want = format!("{SETTINGS}{more}");
     assert_eq!(check_200(&rig, "GET", "/api/v1/settings", ""), want);
     let body = r#"{"retention_days": 15, "auto_delete_oldest": true, "buffer_size": 2048}"#;

@@ -47,7 +47,7 @@ struct Rig {
     nvr: Nvr,
     _server: GstServer,
     disk: LoopDisk,
-    _home: TempDir,
+    home: TempDir,
 }
 
 /// What was seen while the disk stood still.
@@ -87,7 +87,7 @@ impl Rig {
             );
             nvr.json("POST", "/api/v1/streams", Some(&body));
         }
-        let rig = Self { nvr, _server: server, disk, _home: home };
+        let rig = Self { nvr, _server: server, disk, home };
         for id in 0..STREAMS.len() {
             wait::until(&format!("stream {id} is recorded"), RECORDED_WITHIN, || {
                 let recordings = rig.nvr.recordings(&format!("?stream_id={id}"));
@@ -105,9 +105,10 @@ impl Rig {
         buffers.iter().map(clone).collect()
     }
 
-    /// Stops the disk for `length` and asks the API all the while.
+    /// Stops the disk for `length` and asks the API all the while; makes the changes one after the other.
     #[track_caller]
-    fn freeze(&mut self, length: Duration) -> Seen {
+    fn freeze(&mut self, length: Duration, changes: &[(&str, &str)]) -> Seen {
+        let mut changes = changes.iter();
         let mut seen = Seen::default();
         self.disk.freeze();
         let began = Instant::now();
@@ -125,12 +126,17 @@ impl Rig {
                 seen.spilled_max = seen.spilled_max.max(buffer.field("spilled_bytes").number());
                 seen.held_s_max = seen.held_s_max.max(buffer.field("seconds_held").number());
             }
+            if let Some((path, body)) = changes.next() {
+                self.nvr.json("PUT", path, Some(&body.replace("HOME", &self.home())));
+                wait::pause(Duration::from_millis(600));
+            }
             let health = self.nvr.request("GET", "/healthz", None);
             if health.status == 503 {
                 seen.healthz = health.text().to_owned();
             }
             wait::pause(Duration::from_millis(200));
         }
+        assert!(changes.next().is_none(), "there was time for all changes");
         self.disk.thaw();
         seen
     }
@@ -144,6 +150,10 @@ impl Rig {
             self.buffers().iter().all(|buffer| held(buffer) < HELD_S_CALM).then_some(())
         });
         began.elapsed()
+    }
+
+    fn home(&self) -> String {
+        self.home.path().display().to_string()
     }
 
     fn dropped(&self) -> Vec<u64> {
@@ -221,7 +231,7 @@ fn missing(positions: &[usize], period: usize) -> usize {
 fn check_nothing_lost(name: &str, settings: &str, protection: &str) {
     let Some(mut rig) = Rig::start(name, settings, None) else { return };
     let length = freeze_length();
-    let seen = rig.freeze(length);
+    let seen = rig.freeze(length, &[]);
     let drained = rig.drain(length);
     println!(
         "{name}: frozen {length:?}, at most {:.1} s held, {} bytes spilled, drained in {drained:?}; {}",
@@ -268,12 +278,38 @@ fn ram_carries_a_stall_without_a_swap_file() {
 }
 
 #[test]
+fn settings_change_while_packets_wait_and_nothing_is_lost() {
+    let Some(mut rig) = Rig::start("stall_settings", "{}", None) else { return };
+    let settings = "/api/v1/settings";
+    let seen = rig.freeze(
+        freeze_length(),
+        &[
+            (settings, r#"{"swap_size":67108864}"#),
+            (settings, r#"{"buffer_size":2048}"#),
+            (settings, r#"{"swap_path":"HOME/other.swap"}"#),
+            ("/api/v1/streams/0", r#"{"priority":50}"#),
+            (settings, r#"{"buffer_size":256}"#),
+            (settings, r#"{"use_swap":false}"#),
+        ],
+    );
+    assert!(seen.spilled_max > 0.0);
+    rig.drain(freeze_length());
+    let swap_files = ["data/lightnvr.swap", "other.swap"].map(|name| rig.home.path().join(name));
+    assert_eq!(swap_files.map(|path| path.exists()), [false, false]);
+    assert_eq!(rig.dropped(), [0; STREAMS.len()]);
+    let frames = frames();
+    for (id, positions) in rig.finish(&frames).iter().enumerate() {
+        assert_eq!(missing(positions, frames.len()), 0, "pictures missing of stream {id}");
+    }
+}
+
+#[test]
 fn past_the_bound_whole_groups_go_lowest_priority_first() {
     // A quarter of this may be borrowed: 12 MiB, where 4 streams bring 24 MB in 12 s.
     let settings = r#"{"use_swap":false}"#;
     let Some(mut rig) = Rig::start("stall_bound", settings, Some(48 << 10)) else { return };
     let length = freeze_length();
-    rig.freeze(length);
+    rig.freeze(length, &[]);
     rig.drain(length);
     let dropped = rig.dropped();
     println!("dropped by priority: {dropped:?}");

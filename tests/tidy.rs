@@ -22,8 +22,9 @@ const EDGES: [(&str, &[&str]); 15] = [
     (
         "nvr",
         &[
-            "VERSION", "api", "args", "buffer", "config", "http", "ledger", "media", "record",
-            "store", "stream", "system",
+            "VERSION", "api", "args", "buffer", "config", "http", "media", "record", "store",
+            "VERSION", "api", "args", "config", "http", "ledger", "media", "record", "store",
+            "stream", "system",
         ],
     ),
     ("record", &["buffer", "ledger", "media", "nvr::snapshot", "store", "stream", "system"]),

@@ -26,6 +26,18 @@ struct SystemOut {
     forecast: Vec<ForecastOut>,
 }
 
+/// What waits between a stream that runs and its recordings.
+#[derive(Serialize)]
+struct BufferOut {
+    stream_id: u32,
+    ram_bytes: u64,
+    spilled_bytes: u64,
+    seconds_held: f64,
+    seconds_headroom: Option<f64>,
+    protection: &'static str,
+    packets_dropped: u64,
+}
+
 /// How long recordings of a stream will be kept.
 #[derive(Serialize)]
 struct ForecastOut {
@@ -44,18 +56,6 @@ impl ForecastOut {
             short_from: forecast.short_from_ms.map(clock::iso_seconds),
         }
     }
-}
-
-/// What waits between a stream that runs and its recordings.
-#[derive(Serialize)]
-struct BufferOut {
-    stream_id: u32,
-    ram_bytes: u64,
-    spilled_bytes: u64,
-    seconds_held: f64,
-    seconds_headroom: Option<f64>,
-    protection: &'static str,
-    packets_dropped: u64,
 }
 
 /// `GET /system`

@@ -132,6 +132,12 @@ impl Nvr {
                 journal.lose(config.id, span);
             }
         });
+        // What the rings had to give up, because the disk stood still or was too slow for all of it.
+        let state = if self.is_round_late() { State::DiskStalled } else { State::Overload };
+        for loss in self.parts.buffers.take_losses() {
+            let span = Span { start_ms: loss.from_ms, end_ms: loss.to_ms, state };
+            journal.lose(loss.stream_id, span);
+        }
     }
 
     /// What did not fit into the buffers is lost for certain.

@@ -201,8 +201,8 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     if args.is_demo && loaded.streams.is_empty() {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
-    let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
     memory::lock();
+    let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
     let executor = Rc::new(LocalExecutor::new());
     let disks = Disks::default();
     let store_pool = disks.pool_for(&data_dir).map_err(|error| format!("disk thread: {error}"))?;

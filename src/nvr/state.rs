@@ -81,12 +81,12 @@ pub struct Nvr {
     /// When the sync round that is under way began, and what the last one said.
     round_since: RefCell<Option<Instant>>,
     round_error: RefCell<Option<&'static str>>,
+    pub swap: Swap,
     pub(super) ledger: Ledger,
     /// What retention said last, and how it is asked to look again.
     pub(super) forecast: RefCell<Vec<Forecast>>,
     pub(super) retention_wake: Sender<()>,
     pub(super) retention_asked: Receiver<()>,
-    pub swap: Swap,
 }
 
 impl Nvr {
@@ -103,11 +103,11 @@ impl Nvr {
             lingering: RefCell::default(),
             round_since: RefCell::default(),
             round_error: RefCell::default(),
+            swap: Swap::default(),
             ledger: Ledger::default(),
             forecast: RefCell::default(),
             retention_wake,
             retention_asked,
-            swap: Swap::default(),
         })
     }
 
@@ -267,6 +267,11 @@ impl Nvr {
     /// One stream as the API shows it.
     pub fn stream_view(&self, id: u32) -> Option<StreamView> {
         self.streams.borrow().get(&id).map(view)
+    }
+
+    /// Whether a disk has not answered a sync round for longer than a round takes.
+    pub(super) fn is_round_late(&self) -> bool {
+        self.round_since.borrow().is_some_and(|since| since.elapsed() > 2 * SYNC_EVERY)
     }
 
     /// Makes a new snapshot visible to the other threads.

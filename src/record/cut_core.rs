@@ -28,11 +28,11 @@ const FRAGMENT_AUDIO_MAX: usize = 512;
 const HELD_AUDIO_MAX: usize = 128;
 /// How long a file waits for the sound to catch up with its keyframe, in 90 kHz ticks: half a second.
 const SOUND_LATE_MAX: i64 = VIDEO_TIMESCALE as i64 / 2;
+/// Packets that wait with it at most: over a second of 60 fps.
+const WAITING_PACKETS_MAX: usize = 64;
 /// Between two pictures wall time and media time differ by this only when the recorder's clock stepped: then a new
 /// file begins, so that each file has one true time.
 const WALL_STEP_MS: u64 = 1000;
-/// Packets that wait with it at most: over a second of 60 fps.
-const WAITING_PACKETS_MAX: usize = 64;
 /// Index entries that are kept in memory; neighbours are merged beyond that.
 const INDEX_ENTRIES_MAX: usize = 4096;
 const DAY_MS: i64 = 86_400_000;

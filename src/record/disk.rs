@@ -11,6 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::RecordError;
 use crate::media::packet::Packet;
@@ -43,7 +44,6 @@ pub trait Disk: Send + Sync + Debug {
 }
 
 /// An open file of a storage.
-#[expect(clippy::len_without_is_empty, reason = "the length of a file, not of a collection")]
 pub trait DiskFile: Send + Sync + Debug {
     /// Writes all slices at `end`, where the file ends, without copying them.
     fn append(&self, end: u64, slices: &mut [IoSlice<'_>]) -> io::Result<()>;
@@ -98,6 +98,8 @@ pub struct Created {
     pub file: Arc<dyn DiskFile>,
     /// Below the storage: `<stream_id>/YYYYMMDD_HHMMSS.mp4`.
     pub name: String,
+    /// A sync of it failed. Kept here, because the kernel tells each descriptor only once.
+    is_torn: AtomicBool,
 }
 
 /// Makes `<stream_id>/YYYYMMDD_HHMMSS.mp4` (`_2` and so on where that name is taken) and never touches a file that is
@@ -113,7 +115,7 @@ pub fn create(disk: &Arc<dyn Disk>, stream_id: u32, start_ms: i64) -> Result<Cre
         let name =
             if n == 1 { format!("{dir}/{stem}.mp4") } else { format!("{dir}/{stem}_{n}.mp4") };
         match disk.create(&name) {
-            Ok(file) => return Ok(Created { disk: Arc::clone(disk), file, name }),
+            Ok(file) => return Ok(Created::new(disk, file, name)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(&name, &error)),
         }
@@ -125,6 +127,10 @@ pub fn create(disk: &Arc<dyn Disk>, stream_id: u32, start_ms: i64) -> Result<Cre
 }
 
 impl Created {
+    fn new(disk: &Arc<dyn Disk>, file: Arc<dyn DiskFile>, name: String) -> Self {
+        Self { disk: Arc::clone(disk), file, name, is_torn: AtomicBool::new(false) }
+    }
+
     /// An error at this file.
     pub fn failed(&self, error: &io::Error) -> RecordError {
         RecordError::disk(Path::new(&self.name), error)
@@ -161,9 +167,15 @@ impl Created {
         Ok(())
     }
 
-    /// Makes the file's bytes permanent, and its name if that `is_new`.
+    /// Makes the file's bytes permanent, and its name if that `is_new`. Never again succeeds after it failed once.
     pub fn sync(&self, is_new: bool) -> Result<(), RecordError> {
-        self.file.sync().map_err(|error| self.failed(&error))?;
+        if self.is_torn.load(Ordering::Relaxed) {
+            return Err(self.failed(&io::Error::other("an earlier sync failed")));
+        }
+        self.file.sync().map_err(|error| {
+            self.is_torn.store(true, Ordering::Relaxed);
+            self.failed(&error)
+        })?;
         if !is_new {
             return Ok(());
         }

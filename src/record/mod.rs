@@ -2,8 +2,8 @@
 //!
 //! `cut_core` decides (pure), `writer` drives it for one stream, `open` knows what is being written and
 //! syncs it in rounds, `attached` looks after the storage, `storage` says whether it is ours, `retention` deletes
-//! by the policy of `retention_core`, `disk` is what runs on a disk thread (`real_disk` does it),
-//! `recovery`, `check` and `rebuild` compare files and rows. Keeps FILE-BEFORE-ROW.
+//! by the policy of `retention_core`, `disk` is what runs on a disk thread (`real_disk` does it), `recovery`,
+//! `check` and `rebuild` compare files and rows. Keeps FILE-BEFORE-ROW.
 
 pub mod attached;
 pub mod check;

@@ -61,8 +61,11 @@ pub async fn run(
                     hub.set_record_state(None);
                 }
                 Err(error) => {
-                    let stream_id = config.borrow().stream_id;
-                    log::error!("stream {stream_id}: recording stopped: {error}");
+                    // A disk that stays broken is told once, not at every try.
+                    if hub.record_error() != Some(error.for_owner()) {
+                        let stream_id = config.borrow().stream_id;
+                        log::error!("stream {stream_id}: recording stopped: {error}");
+                    }
                     hub.set_record_error(Some(error.for_owner()));
                     hub.set_record_state(Some(error.state()));
                     writing.give_up(&recordings).await;
@@ -143,7 +146,7 @@ impl Writing {
         if let Some(id) = self.id.take()
             && let Err(error) = recordings.finish(id, Vec::new()).await
         {
-            log::warn!("recording {id} is finished later: {error}");
+            log::info!("recording {id} is finished later: {error}");
         }
     }
 }

@@ -85,7 +85,7 @@ impl Reopening {
         inner.db = db.map(Arc::new);
         drop(inner);
         if done.is_ok() {
-            log::info!("store: opened again after its disk failed");
+            log::debug!("store: opened again after its disk failed");
         }
         done
     }
