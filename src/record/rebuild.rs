@@ -97,7 +97,6 @@ fn row_of(
         size: scan.media_end,
         path,
         in_progress: false,
-        is_protected: false,
     };
     Ok(Some(match known.remove(&of_file.path) {
         None => of_file,
