@@ -46,8 +46,11 @@ impl Mounted {
 
     fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
-        let status = Command::new("mount").args(["-o", &options]).arg(&self.0).status();
-        assert!(status.expect("mount(8)").success(), "{options}");
+        // Busy for as long as the last file is being closed.
+        wait::until(&options, SAID_WITHIN, || {
+            let status = Command::new("mount").args(["-o", &options]).arg(&self.0).status();
+            status.expect("mount(8)").success().then_some(())
+        });
     }
 }
 
@@ -192,7 +195,12 @@ fn an_unplugged_disk_is_missed_and_nothing_is_written_in_its_place() {
     drop(mounted);
     says(&nvr, "disk missing");
     let before = nvr.recordings("").len();
-    assert_eq!(nvr.request("DELETE", "/api/v1/recordings/1", None).status, 503);
+    // A recording that is not there is not taken for deleted.
+    wait::until("the deletion is refused", SAID_WITHIN, || {
+        let answer = nvr.request("DELETE", "/api/v1/recordings/1", None);
+        assert!([400, 503].contains(&answer.status), "400 while it is being written");
+        (answer.status == 503).then_some(())
+    });
     assert!(nvr.stop().success());
     // A start without the disk takes no recording out of the list.
     let nvr = Nvr::start(home.path());

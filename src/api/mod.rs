@@ -8,6 +8,7 @@
 pub mod error;
 pub mod health;
 pub mod json;
+pub mod ledger;
 pub mod openapi;
 pub mod page;
 pub mod password;
@@ -136,6 +137,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
     match route {
         Route::Streams => Ok(streams::list(ctx)),
         Route::Stream(id) => streams::get(ctx, id),
+        Route::Ledger(id) => ledger::get(ctx, id, &query::parse_ledger(query)?),
         Route::Recordings => {
             recording_list::list(ctx, &query::parse_recordings(query, is_follow_up)?)
         }
@@ -156,6 +158,7 @@ fn change(ctx: &Ctx, route: Route, fields: &Fields) -> Result<Reply, ApiError> {
     match route {
         Route::Streams => streams::create(ctx, fields),
         Route::Stream(id) => streams::update(ctx, id, fields),
+        Route::Recording(id) => recordings::update(ctx, id, fields),
         Route::Settings => settings::update(ctx, fields),
         Route::Password => password::change(ctx, fields),
         Route::AdoptStorage => storage::adopt(ctx),

@@ -20,6 +20,7 @@ pub enum Method {
 pub enum Route {
     Streams,
     Stream(u32),
+    Ledger(u32),
     Recordings,
     Recording(u64),
     Download(u64),
@@ -40,6 +41,9 @@ pub fn parse_route(path: &str) -> Route {
     match parts[..] {
         ["api", "v1", "streams"] => Route::Streams,
         ["api", "v1", "streams", id] => parse_id(id).map_or(Route::NotFound, Route::Stream),
+        ["api", "v1", "streams", id, "ledger"] => {
+            parse_id(id).map_or(Route::NotFound, Route::Ledger)
+        }
         ["api", "v1", "recordings"] => Route::Recordings,
         ["api", "v1", "recordings", id] => parse_id(id).map_or(Route::NotFound, Route::Recording),
         ["api", "v1", "recordings", id, "download"] => {
@@ -68,8 +72,7 @@ impl Route {
         use Method::{Delete, Get, Head, Post, Put};
         match self {
             Self::Streams => &[Get, Head, Post],
-            Self::Stream(_) => &[Get, Head, Put, Delete],
-            Self::Recording(_) => &[Get, Head, Delete],
+            Self::Stream(_) | Self::Recording(_) => &[Get, Head, Put, Delete],
             Self::Settings => &[Get, Head, Put],
             Self::Password => &[Put],
             Self::AdoptStorage => &[Post],
@@ -82,8 +85,7 @@ impl Route {
     pub fn allow(self) -> &'static str {
         match self {
             Self::Streams => "GET, HEAD, POST",
-            Self::Stream(_) => "GET, HEAD, PUT, DELETE",
-            Self::Recording(_) => "GET, HEAD, DELETE",
+            Self::Stream(_) | Self::Recording(_) => "GET, HEAD, PUT, DELETE",
             Self::Settings => "GET, HEAD, PUT",
             Self::Password => "PUT",
             Self::AdoptStorage => "POST",
@@ -123,6 +125,7 @@ mod tests {
         check_route("/api/v1/streams", Route::Streams);
         check_route("/api/v1/streams/7", Route::Stream(7));
         check_route("/api/v1/streams/0", Route::Stream(0));
+        check_route("/api/v1/streams/7/ledger", Route::Ledger(7));
         check_route("/api/v1/recordings", Route::Recordings);
         check_route("/api/v1/recordings/18446744073709551615", Route::Recording(u64::MAX));
         check_route("/api/v1/recordings/7/download", Route::Download(7));
@@ -148,6 +151,7 @@ mod tests {
             "/api/v1/streams/%37",
             "/api/v1/streams/4294967296", // u32::MAX + 1
             "/api/v1/recordings/18446744073709551616",
+            "/api/v1/streams/x/ledger",
             "/api/v1/recordings/7/",
             "/api/v1/recordings/7/download/",
             "/api/v1/System",

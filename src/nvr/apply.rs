@@ -16,7 +16,11 @@ use crate::config::settings::{Settings, SettingsPatch};
 use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::listener::Listener;
 use crate::record::RecordError;
+use crate::record::retention::{self, Doomed};
 use crate::store::Change;
+use crate::store::row::RecordingRow;
+use crate::store::spans::Life;
+use crate::system::clock;
 use crate::system::pool::PoolError;
 
 /// What only the commands need.
@@ -75,6 +79,9 @@ impl Applier {
             Command::DeleteRecording { id, reply } => {
                 answer(&reply, self.delete_recording(id).await);
             }
+            Command::ProtectRecording { id, is_protected, reply } => {
+                answer(&reply, self.protect_recording(id, is_protected).await);
+            }
             Command::AdoptStorage { reply } => answer(&reply, self.adopt_storage().await),
             Command::UpdateSettings { patch, reply } => match self.update_settings(&patch).await {
                 Ok((settings, listener)) => {
@@ -92,7 +99,11 @@ impl Applier {
     }
 
     async fn commit(&self, change: Change) -> Result<(), CommandError> {
-        let committed = self.nvr.parts.recordings.commit(vec![change]).await;
+        self.commit_all(vec![change]).await
+    }
+
+    async fn commit_all(&self, changes: Vec<Change>) -> Result<(), CommandError> {
+        let committed = self.nvr.parts.recordings.commit(changes).await;
         committed.map_err(|error| internal(&error))
     }
 
@@ -121,7 +132,8 @@ impl Applier {
                 format!("there are {max} streams already; the setting max_streams allows no more");
             return Err(bad_field("max_streams", what));
         }
-        self.commit(Change::PutStream(config.clone())).await?;
+        let life = Life { stream_id: id, created_ms: clock::wall_ms(), removed_ms: None };
+        self.commit_all(vec![Change::PutStream(config.clone()), Change::PutLife(life)]).await?;
         self.nvr.add_stream(config);
         self.published(id)
     }
@@ -137,13 +149,18 @@ impl Applier {
         if config != was {
             self.commit(Change::PutStream(config.clone())).await?;
             self.nvr.change_stream(config).await;
+            self.nvr.wake_retention();
         }
         self.published(id)
     }
 
     async fn delete_stream(&self, id: u32) -> Result<(), CommandError> {
         self.nvr.stream_config(id).ok_or(CommandError::NotFound("Stream not found"))?;
-        self.commit(Change::RemoveStream(id)).await?;
+        let now_ms = clock::wall_ms();
+        let life = self.nvr.parts.recordings.store.reader().life(id);
+        let created_ms = life.ok().flatten().map_or(now_ms, |life| life.created_ms);
+        let life = Life { stream_id: id, created_ms, removed_ms: Some(now_ms) };
+        self.commit_all(vec![Change::RemoveStream(id), Change::PutLife(life)]).await?;
         self.nvr.remove_stream(id).await;
         self.nvr.publish();
         Ok(())
@@ -157,16 +174,41 @@ impl Applier {
                 "this recording is still being written; it can be deleted once it is finished",
             ));
         }
+        let row = self.recording(id).await?;
+        let doomed = vec![Doomed { id, path: row.path }];
+        retention::delete(recordings, doomed).await.map_err(|error| internal(&error))?;
+        self.nvr.wake_retention();
+        Ok(())
+    }
+
+    async fn recording(&self, id: u64) -> Result<RecordingRow, CommandError> {
+        let recordings = &self.nvr.parts.recordings;
         let reader = recordings.store.reader();
         let found = recordings.store_pool.run(move || reader.recording(id)).await;
-        let row = found
+        found
             .map_err(RecordError::Pool)
             .and_then(|found| found.map_err(RecordError::Store))
             .map_err(|error| internal(&error))?
-            .ok_or(CommandError::NotFound("Recording not found"))?;
-        let path = std::path::PathBuf::from(row.path);
-        recordings.remove_file(&path).await.map_err(|error| no_storage(&error))?;
-        self.commit(Change::RemoveRecording(id)).await
+            .ok_or(CommandError::NotFound("Recording not found"))
+    }
+
+    async fn protect_recording(&self, id: u64, is_protected: bool) -> Result<(), CommandError> {
+        let recordings = &self.nvr.parts.recordings;
+        let is_open = recordings.protect_open(id, is_protected).await;
+        if !is_open.map_err(|error| internal(&error))? {
+            if recordings.is_open(id) {
+                let what = "the recording is being finished".into();
+                return Err(CommandError::Busy { what, retry_after_s: 1 });
+            }
+            let row = self.recording(id).await?;
+            if row.is_protected != is_protected {
+                let row = RecordingRow { is_protected, ..row };
+                self.commit(Change::PutRecording(row)).await?;
+            }
+        }
+        self.nvr.publish();
+        self.nvr.wake_retention();
+        Ok(())
     }
 
     async fn adopt_storage(&self) -> Result<(), CommandError> {
@@ -216,6 +258,7 @@ impl Applier {
             }
             self.nvr.change_settings(settings.clone());
             self.nvr.use_swap(swap).await;
+            self.nvr.wake_retention();
             self.nvr.publish();
         }
         Ok((settings, listener))

@@ -55,6 +55,12 @@ pub enum Command {
         id: u64,
         reply: Reply<()>,
     },
+    /// Keeps a recording from automatic deletion, or no longer.
+    ProtectRecording {
+        id: u64,
+        is_protected: bool,
+        reply: Reply<()>,
+    },
     /// Takes on the storage that is at the storage path.
     AdoptStorage {
         reply: Reply<()>,
@@ -130,6 +136,7 @@ impl Command {
             }
             Self::DeleteStream { reply, .. }
             | Self::DeleteRecording { reply, .. }
+            | Self::ProtectRecording { reply, .. }
             | Self::AdoptStorage { reply }
             | Self::ChangePassword { reply, .. } => reply.is_closed(),
             Self::UpdateSettings { reply, .. } => reply.is_closed(),

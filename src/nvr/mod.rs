@@ -6,6 +6,8 @@
 pub mod apply;
 pub mod command;
 pub mod gauges;
+pub mod ledger;
+pub mod retain;
 pub mod snapshot;
 pub mod start;
 pub mod state;

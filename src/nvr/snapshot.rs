@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
+use crate::ledger::journal_core::Entry;
 
 /// State of a stream's connection, as the API names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,19 @@ pub struct RunningRecording {
     pub size: u64,
     /// Absolute path.
     pub path: String,
+    pub is_protected: bool,
+}
+
+/// How long recordings of one stream will be kept if all goes on as it does now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forecast {
+    pub stream_id: u32,
+    /// `None`: without end, or nothing is being received.
+    pub days_kept: Option<f64>,
+    /// `retention_days` that hold for it; `None`: until space is needed.
+    pub days_wished: Option<u32>,
+    /// From when on the wish can't be met, Unix milliseconds; `None` if it can.
+    pub short_from_ms: Option<i64>,
 }
 
 /// Why `/healthz` is not 200; empty when all is well.
@@ -102,6 +116,10 @@ pub struct Snapshot {
     /// By rising id.
     pub running: Vec<RunningRecording>,
     pub ailments: Ailments,
+    /// Spans of the ledger that are not over or not yet in the store.
+    pub ledger: Vec<Entry>,
+    /// By rising id of the stream.
+    pub forecast: Vec<Forecast>,
     /// When the executor published it, milliseconds of the monotonic clock since the program began.
     pub at_ms: u64,
 }

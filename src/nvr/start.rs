@@ -21,6 +21,7 @@ use smol::future::FutureExt;
 use super::apply::Applier;
 use super::command::command_queue;
 use super::gauges::Gauges;
+use super::ledger;
 use super::snapshot::{Snapshot, SnapshotCell};
 use super::state::{Nvr, Parts};
 use crate::api::serve;
@@ -195,11 +196,13 @@ fn try_run(args: RunArgs) -> Result<(), String> {
         None => first_password(&args, &data_dir, &store)?,
     };
     let root = PathBuf::from(&loaded.settings.storage_path);
+    let down = ledger::last_alive(&store, &loaded.streams).map_err(|error| error.to_string())?;
     let next_recording_id = loaded.next_recording_id;
     if args.is_demo && loaded.streams.is_empty() {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
     memory::lock();
+    let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
     let executor = Rc::new(LocalExecutor::new());
     let disks = Disks::default();
     let store_pool = disks.pool_for(&data_dir).map_err(|error| format!("disk thread: {error}"))?;
@@ -225,11 +228,13 @@ fn try_run(args: RunArgs) -> Result<(), String> {
             settings: loaded.settings.clone(),
             running: Vec::new(),
             ailments: Vec::new(),
+            ledger: Vec::new(),
+            forecast: Vec::new(),
             at_ms: 0,
         }),
         started,
     };
-    let main = serve_all(args, data_dir, parts, loaded);
+    let main = serve_all(args, data_dir, parts, loaded, down);
     smol::block_on(executor.run(main))
 }
 
@@ -239,6 +244,7 @@ async fn serve_all(
     data_dir: PathBuf,
     parts: Parts,
     loaded: Loaded,
+    down: Option<ledger::Down>,
 ) -> Result<(), String> {
     let web_port = loaded.settings.web_port;
     let address = args.listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, web_port).into());
@@ -269,6 +275,7 @@ async fn serve_all(
     // A disk that does not answer delays nobody else.
     parts.recordings.look_at_storage().or(wait::pause(STORAGE_PATIENCE)).await;
     let nvr = Nvr::new(parts, loaded.settings, loaded.next_stream_id);
+    nvr.set_down(down);
     for config in loaded.streams {
         nvr.add_stream(config);
     }
@@ -282,6 +289,8 @@ async fn serve_all(
         executor.spawn(applier.run(command_receiver)),
         executor.spawn(Rc::clone(&nvr).keep_published()),
         executor.spawn(Rc::clone(&nvr).keep_synced()),
+        executor.spawn(Rc::clone(&nvr).keep_retained()),
+        executor.spawn(Rc::clone(&nvr).keep_clock()),
         executor.spawn(gauges.keep_measured(Rc::clone(&nvr))),
         executor.spawn(keep_storage(Rc::clone(&nvr))),
         executor.spawn(Rc::clone(&nvr.parts.buffers).run()),
@@ -300,7 +309,11 @@ async fn serve_all(
         None => terminated.await,
     };
     log::info!("{}: stopping", name.map_err(|error| format!("signals: {error}"))?);
-    nvr.stop_all().or(wait::pause(SHUTDOWN_MAX)).await;
+    let stopped = async {
+        nvr.stop_all().await;
+        nvr.flush_ledger().await;
+    };
+    stopped.or(wait::pause(SHUTDOWN_MAX)).await;
     drop((tasks, server));
     log_thread::flush();
     Ok(())

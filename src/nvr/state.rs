@@ -12,7 +12,8 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
 use smol::{LocalExecutor, Task, Timer};
 
-use super::snapshot::{Snapshot, SnapshotCell, StreamStatus, StreamView};
+use super::ledger::Ledger;
+use super::snapshot::{Forecast, Snapshot, SnapshotCell, StreamStatus, StreamView};
 use super::swap::{self, Swap};
 use crate::buffer::spill::Buffers;
 use crate::config::settings::Settings;
@@ -79,11 +80,17 @@ pub struct Nvr {
     round_since: RefCell<Option<Instant>>,
     round_error: RefCell<Option<&'static str>>,
     pub swap: Swap,
+    pub(super) ledger: Ledger,
+    /// What retention said last, and how it is asked to look again.
+    pub(super) forecast: RefCell<Vec<Forecast>>,
+    pub(super) retention_wake: Sender<()>,
+    pub(super) retention_asked: Receiver<()>,
 }
 
 impl Nvr {
     pub fn new(parts: Parts, settings: Settings, next_stream_id: u32) -> Rc<Self> {
         let (changed, changes) = bounded(1);
+        let (retention_wake, retention_asked) = bounded(1);
         Rc::new(Self {
             parts,
             settings: RefCell::new(settings),
@@ -95,11 +102,22 @@ impl Nvr {
             round_since: RefCell::default(),
             round_error: RefCell::default(),
             swap: Swap::default(),
+            ledger: Ledger::default(),
+            forecast: RefCell::default(),
+            retention_wake,
+            retention_asked,
         })
     }
 
     pub fn settings(&self) -> Settings {
         self.settings.borrow().clone()
+    }
+
+    /// Calls `visit` for each stream with its hub, if it runs; by rising id.
+    pub(super) fn each_stream(&self, mut visit: impl FnMut(&StreamConfig, Option<&Hub>)) {
+        for stream in self.streams.borrow().values() {
+            visit(&stream.config, stream.running.as_ref().map(|running| &*running.hub));
+        }
     }
 
     /// The id that the next stream gets; counts up.
@@ -210,6 +228,7 @@ impl Nvr {
         if let Some(running) = removed.and_then(|stream| stream.running) {
             self.linger(stop(running).await);
         }
+        self.forget(id);
     }
 
     /// Keeps a recorder that waits for its disk until it is done. There is at most one for each stop of a stream.
@@ -248,8 +267,14 @@ impl Nvr {
         self.streams.borrow().get(&id).map(view)
     }
 
+    /// Whether a disk has not answered a sync round for longer than a round takes.
+    pub(super) fn is_round_late(&self) -> bool {
+        self.round_since.borrow().is_some_and(|since| since.elapsed() > 2 * SYNC_EVERY)
+    }
+
     /// Makes a new snapshot visible to the other threads.
     pub fn publish(&self) {
+        self.observe();
         let mut streams: Vec<StreamView> = self.streams.borrow().values().map(view).collect();
         swap::fill_headroom(&mut streams, self.parts.buffers.shared_free());
         let mut ailments = swap::ailments(&streams);
@@ -272,6 +297,8 @@ impl Nvr {
             settings: self.settings(),
             running: self.parts.recordings.running(),
             ailments,
+            ledger: self.parts.recordings.journal.borrow().live(),
+            forecast: self.forecast.borrow().clone(),
             at_ms: u64::try_from(self.parts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
     }
@@ -298,6 +325,7 @@ impl Nvr {
             *self.round_since.borrow_mut() = Some(Instant::now());
             let done = self.parts.recordings.sync_round().await;
             *self.round_since.borrow_mut() = None;
+            self.commit_ledger().await;
             let was = *self.round_error.borrow();
             let is = done.as_ref().err().map(RecordError::for_owner);
             // A disk that stays broken is told once, not every second.

@@ -13,6 +13,7 @@ use super::disk::{self, Created, Disk};
 use super::open::OpenRecordings;
 use super::recovery::{self, Comparison, Recovered, split_path};
 use super::storage::{self, Consent, StorageFault};
+use crate::ledger::span_core::State as LedgerState;
 use crate::store::row::RecordingRow;
 use crate::system::pool::Pool;
 use crate::system::wait;
@@ -91,6 +92,20 @@ impl OpenRecordings {
                 .and_then(|disk| disk::remove(disk.as_ref(), &name)),
         };
         pool?.run(job).await.map_err(RecordError::Pool)?
+    }
+
+    /// The same for the ledger.
+    pub fn storage_state(&self) -> Option<LedgerState> {
+        self.state.borrow().attached.as_ref().err().map(RecordError::state)
+    }
+
+    /// Whether files below `path` may be taken for removed when they are not there.
+    pub fn may_remove(&self, path: &Path) -> Result<(), RecordError> {
+        let state = self.state.borrow();
+        match &state.attached {
+            Err(error) if path.starts_with(&state.root) => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// The path has turned out to lead elsewhere: nothing is written until it was looked at.

@@ -36,6 +36,10 @@ pub fn check(store: &Store, open: &Opener, root: &Path) -> Result<Vec<String>, R
         true
     });
     visited.map_err(RecordError::Store)?;
+    // Deletions that were begun; the next start finishes them.
+    for (_, path) in store.reader().garbage(usize::MAX).map_err(RecordError::Store)? {
+        unknown.remove(&path);
+    }
     let mut files: Vec<_> = unknown.into_iter().collect();
     files.sort();
     findings.extend(files.iter().map(|path| format!("{path}: no row")));

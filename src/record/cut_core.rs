@@ -30,6 +30,9 @@ const HELD_AUDIO_MAX: usize = 128;
 const SOUND_LATE_MAX: i64 = VIDEO_TIMESCALE as i64 / 2;
 /// Packets that wait with it at most: over a second of 60 fps.
 const WAITING_PACKETS_MAX: usize = 64;
+/// Between two pictures wall time and media time differ by this only when the recorder's clock stepped: then a new
+/// file begins, so that each file has one true time.
+const WALL_STEP_MS: u64 = 1000;
 /// Index entries that are kept in memory; neighbours are merged beyond that.
 const INDEX_ENTRIES_MAX: usize = 4096;
 const DAY_MS: i64 = 86_400_000;
@@ -98,6 +101,8 @@ struct Segment {
     audio_next: i64,
     /// Length of the pictures that were cut, 90 kHz.
     duration: u64,
+    /// Decoding time and wall time of the last picture.
+    last_video: (i64, i64),
     earliest_pts: u64,
     last_video_duration: u32,
     last_audio_duration: u32,
@@ -279,6 +284,7 @@ impl Cutter {
             pending_audio: Vec::new(),
             audio_next: 0,
             duration: 0,
+            last_video: (key.dts, key.wall_ms),
             earliest_pts: u64::try_from(key.pts - zero).unwrap_or(0),
             last_video_duration: VIDEO_DURATION_DEFAULT,
             last_audio_duration: u32::try_from(rate / 50).unwrap_or(0).max(1),
@@ -321,13 +327,18 @@ impl Segment {
         }
         // Parameter sets stay in band, so that new ones of the same size need no new file (some cameras
         // alternate between two PPS with every keyframe).
+        let passed_ms = (packet.dts - self.last_video.0) / 90;
+        let step_ms = packet.wall_ms.abs_diff(self.last_video.1.saturating_add(passed_ms));
         let is_other = packet.run.audio != self.audio
             || format.codec != self.video.codec
             || (format.width, format.height) != (self.video.width, self.video.height);
         let media_ms = (packet.dts - self.zero) / 90;
         // Asked each time: a changed setting counts for the file that is open.
         let rotate_at_ms = rotation_after(self.start_ms, config.segment_ms);
-        is_other || packet.wall_ms >= rotate_at_ms || media_ms >= 2 * config.segment_ms
+        is_other
+            || step_ms > WALL_STEP_MS
+            || packet.wall_ms >= rotate_at_ms
+            || media_ms >= 2 * config.segment_ms
     }
 
     /// The decoding time at which `packet` follows on this segment, if it is of the same run.
@@ -336,6 +347,7 @@ impl Segment {
     }
 
     fn push_video(&mut self, packet: Arc<Packet>, out: &mut Vec<Cut>) {
+        self.last_video = (packet.dts, packet.wall_ms);
         if let Some(first) = self.pending_video.first() {
             let is_full = packet.dts - first.dts >= FRAGMENT_MS_MAX * 90
                 || self.pending_video_bytes + packet.data.len() > FRAGMENT_BYTES_MAX;

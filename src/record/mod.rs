@@ -1,8 +1,9 @@
 //! Recording: packets become fragments of MP4 files, files become rows.
 //!
 //! `cut_core` decides (pure), `writer` drives it for one stream, `open` knows what is being written and
-//! syncs it in rounds, `attached` looks after the storage, `storage` says whether it is ours, `disk` is what runs on a disk thread (`real_disk` does it),
-//! `recovery`, `check` and `rebuild` compare files and rows. Keeps FILE-BEFORE-ROW.
+//! syncs it in rounds, `attached` looks after the storage, `storage` says whether it is ours, `retention` deletes
+//! by the policy of `retention_core`, `disk` is what runs on a disk thread (`real_disk` does it), `recovery`,
+//! `check` and `rebuild` compare files and rows. Keeps FILE-BEFORE-ROW.
 
 pub mod attached;
 pub mod check;
@@ -17,8 +18,12 @@ pub mod real_disk;
 pub mod rebuild;
 pub mod recovery;
 pub mod repair;
+pub mod retention;
+pub mod retention_core;
 pub mod storage;
 pub mod writer;
+
+use crate::ledger::span_core::State;
 
 /// Why a recording could not be written or read.
 #[derive(Clone, Debug)]
@@ -37,6 +42,21 @@ impl RecordError {
     /// An I/O error with the path that it happened at.
     pub fn disk(path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::Disk { what: format!("{}: {error}", path.display()), kind: error.kind() }
+    }
+
+    /// What the ledger says of the time in which nothing could be written.
+    pub fn state(&self) -> State {
+        use std::io::ErrorKind;
+        match self {
+            Self::Disk { kind: ErrorKind::StorageFull | ErrorKind::QuotaExceeded, .. } => {
+                State::DiskFull
+            }
+            Self::Disk { kind: ErrorKind::ReadOnlyFilesystem, .. } => State::DiskReadonly,
+            Self::Disk { kind: ErrorKind::NotFound, .. } => State::DiskMissing,
+            Self::Disk { .. } | Self::Store(_) => State::DiskError,
+            Self::Storage(storage::StorageFault::Silent) | Self::Pool(_) => State::DiskStalled,
+            Self::Storage(_) => State::DiskMissing,
+        }
     }
 
     /// What an owner may read: no path, no cause of ours.

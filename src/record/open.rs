@@ -4,12 +4,13 @@
 //! disk failed. Not in here: what is in the files (`cut_core`), whether the disk is ours and there (`attached`), the
 //! calls themselves (`disk`). Lives on the executor; the disk threads get jobs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::RecordError;
 use super::attached::{Attached, Left, State};
@@ -18,9 +19,11 @@ use super::disk::{self, Created, Disks, Opener};
 use super::recovery::OwnFiles;
 use super::repair;
 use super::storage::StorageFault;
+use crate::ledger::journal_core::Journal;
 use crate::nvr::snapshot::RunningRecording;
 use crate::store::row::RecordingRow;
 use crate::store::{Change, Store};
+use crate::system::clock;
 use crate::system::pool::Pool;
 
 /// One file that is being written.
@@ -47,6 +50,10 @@ pub struct OpenRecordings {
     pub store: Store,
     pub store_pool: Pool,
     pub disks: Disks,
+    /// Spans of the ledger ride on every commit.
+    pub journal: RefCell<Journal>,
+    /// When the last commit was made.
+    pub committed: Cell<Instant>,
     pub(super) opener: Opener,
     /// Where new recordings go, and whether they may.
     pub(super) state: RefCell<State>,
@@ -77,6 +84,8 @@ impl OpenRecordings {
             store,
             store_pool,
             disks,
+            journal: RefCell::default(),
+            committed: Cell::new(Instant::now()),
             opener,
             state: RefCell::new(State::new(root)),
             own: OwnFiles::default(),
@@ -96,6 +105,7 @@ impl OpenRecordings {
             end_ms: open.row.end_ms,
             size: open.row.size,
             path: open.row.path.clone(),
+            is_protected: open.row.is_protected,
         });
         running.collect()
     }
@@ -161,6 +171,7 @@ impl OpenRecordings {
             size: 0,
             path: path_of(&root, &created),
             in_progress: true,
+            is_protected: false,
         };
         let open = Open {
             created: Arc::new(created),
@@ -319,11 +330,36 @@ impl OpenRecordings {
         Ok(())
     }
 
-    /// One durable transaction on the store's disk thread.
-    pub async fn commit(&self, changes: Vec<Change>) -> Result<(), RecordError> {
+    /// One durable transaction on the store's disk thread, with what waits for the ledger.
+    pub async fn commit(&self, mut changes: Vec<Change>) -> Result<(), RecordError> {
         let store = self.store.clone();
+        let entries = self.journal.borrow_mut().take_pending();
+        let spans = entries.iter().map(|e| Change::PutSpan(e.stream_id, e.layer, e.span));
+        changes.extend(spans);
+        changes.push(Change::Alive(clock::wall_ms()));
+        self.committed.set(Instant::now());
         let done = self.store_pool.run(move || store.commit(&changes)).await;
-        done.map_err(RecordError::Pool)?.map_err(RecordError::Store)
+        let done = done.map_err(RecordError::Pool).and_then(|d| d.map_err(RecordError::Store));
+        if done.is_err() {
+            self.journal.borrow_mut().put_back(entries);
+        }
+        done
+    }
+
+    /// Keeps a recording from automatic deletion, or no longer; false if it is not being written.
+    pub async fn protect_open(&self, id: u64, is_protected: bool) -> Result<bool, RecordError> {
+        let row = {
+            let mut open = self.open.borrow_mut();
+            let Some(open) = open.get_mut(&id).filter(|open| !open.is_finishing) else {
+                return Ok(false);
+            };
+            open.row.is_protected = is_protected;
+            open.has_row.then(|| open.row.clone())
+        };
+        if let Some(row) = row {
+            self.commit(vec![Change::PutRecording(row)]).await?;
+        }
+        Ok(true)
     }
 }
 

@@ -83,6 +83,7 @@ fn row_of(
     let Found::Recording(scan) = repair::repair(disk, name)? else { return Ok(None) };
     let Some(tag) = &scan.tag else { return Ok(None) };
     let of_file = RecordingRow {
+        is_protected: false,
         id: 0,
         stream_id: tag.stream_id,
         stream_name: tag.stream_name.clone(),

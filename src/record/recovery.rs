@@ -23,6 +23,8 @@ use crate::store::{Change, RecordingQuery, Store};
 const RECENT_ROWS_MAX: usize = 1024;
 /// Rows of one step.
 const ROWS_IN_A_STEP_MAX: usize = 512;
+/// Garbage rows that are looked at: deletions go in rounds of some tens.
+const GARBAGE_MAX: usize = 1024;
 /// Files that one step opens. One without an index takes a read for each of its fragments.
 const FILES_IN_A_STEP_MAX: usize = 4;
 
@@ -248,12 +250,18 @@ impl Comparison {
         disk: &dyn Disk,
     ) -> Result<(), RecordError> {
         let mut changes = Vec::new();
+        // A deletion that was begun is finished, not taken back.
+        let garbage = store.reader().garbage(GARBAGE_MAX).map_err(RecordError::Store)?;
+        let is_garbage = |path: &str| garbage.iter().any(|(_, garbage)| garbage == path);
         let mut left = FILES_IN_A_STEP_MAX;
         while left > 0
             && let Some(name) = files.pop()
         {
             let path = self.root.join(&name).to_string_lossy().into_owned();
-            if self.rows.binary_search(&self.hash(&name)).is_err() && !self.own.contains(&path) {
+            if self.rows.binary_search(&self.hash(&name)).is_err()
+                && !self.own.contains(&path)
+                && !is_garbage(&path)
+            {
                 left -= 1;
                 changes.extend(self.adopt(disk, &name, path));
             }
@@ -295,6 +303,7 @@ impl Comparison {
                     size: scan.media_end,
                     path,
                     in_progress: false,
+                    is_protected: false,
                 }))
             }
             // A file of ours always begins with its head and first fragment in one write: this one was torn in it.

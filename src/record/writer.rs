@@ -56,11 +56,15 @@ pub async fn run(
             let done = writing.carry_out(cut, &recordings, &config).await;
             match done {
                 Ok(false) => {}
-                Ok(true) => hub.set_record_error(None),
+                Ok(true) => {
+                    hub.set_record_error(None);
+                    hub.set_record_state(None);
+                }
                 Err(error) => {
                     let stream_id = config.borrow().stream_id;
                     log::error!("stream {stream_id}: recording stopped: {error}");
                     hub.set_record_error(Some(error.for_owner()));
+                    hub.set_record_state(Some(error.state()));
                     writing.give_up(&recordings).await;
                     cutter.abandon();
                     wait_for_storage(&hub, &recordings, &stop).await;
@@ -94,6 +98,7 @@ async fn wait_for_storage(hub: &Hub, recordings: &OpenRecordings, stop: &Stoppin
         && !hub.is_idle()
     {
         hub.set_record_error(Some(why));
+        hub.set_record_state(recordings.storage_state());
         wait::pause(LOOK_PAUSE).or(stop.asked()).await;
     }
 }

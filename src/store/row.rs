@@ -17,6 +17,8 @@ pub struct RecordingRow {
     pub path: String,
     /// Still being written, as far as the store knows; recovery settles it at the next start.
     pub in_progress: bool,
+    /// Never deleted by the program, only by hand.
+    pub is_protected: bool,
 }
 
 /// What the store knows of the storage at a path.

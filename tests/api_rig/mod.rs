@@ -69,6 +69,7 @@ pub fn row(id: u64, size: u64) -> RecordingRow {
             minutes % 60
         ),
         in_progress: false,
+        is_protected: false,
     }
 }
 
@@ -83,6 +84,7 @@ pub fn running(id: u64) -> RunningRecording {
         end_ms: row.start_ms + 2500,
         size: 1000,
         path: row.path,
+        is_protected: false,
     }
 }
 
@@ -135,6 +137,8 @@ impl Rig {
             settings: Settings::new("/var/lib/lightnvr/recordings".into()),
             running: vec![],
             ailments: vec![],
+            ledger: vec![],
+            forecast: vec![],
             at_ms: 0,
         });
         let rows = Rows::open(&dir.join("store"));
@@ -296,6 +300,7 @@ impl State {
                 drop(reply.try_send(answer));
             }
             Command::DeleteRecording { id, reply } => drop(reply.try_send(self.delete(id))),
+            Command::ProtectRecording { reply, .. } => drop(reply.try_send(Ok(()))),
             Command::AdoptStorage { reply } => drop(reply.try_send(Ok(()))),
             Command::UpdateSettings { patch, reply } => {
                 let new = self.cell.load().settings.patched(&patch);

@@ -86,6 +86,8 @@ impl Bench {
                 settings: settings.clone(),
                 running: Vec::new(),
                 ailments: Vec::new(),
+                ledger: Vec::new(),
+                forecast: Vec::new(),
                 at_ms: 0,
             }),
             started,

@@ -171,6 +171,27 @@ fn another_run_or_picture_size_starts_another_file() {
 }
 
 #[test]
+fn a_step_of_the_clock_begins_a_file_at_the_next_keyframe_and_loses_nothing() {
+    for step_ms in [3_600_000, -3_600_000] {
+        let mut camera = Camera::new(1_741_514_400_000);
+        let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
+        for n in 0..60 {
+            if n == 30 {
+                camera.start_ms += step_ms;
+            }
+            let packet = camera.frame(n, n % 15 == 0);
+            cutter.push(packet, &config(900_000), &mut cuts);
+        }
+        cutter.finish(&config(900_000), &mut cuts);
+        let files = files(cuts);
+        let lengths: Vec<usize> = files.iter().map(|file| file.seqs.len()).collect();
+        assert_eq!(lengths, [30, 30], "{step_ms}");
+        assert_eq!(files[0].end_ms, 1_741_514_402_000);
+        assert_eq!(files[1].start_ms, 1_741_514_402_000 + step_ms);
+    }
+}
+
+#[test]
 fn sound_that_came_before_the_first_keyframe_is_kept() {
     let mut camera = Camera::new(1000);
     let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
