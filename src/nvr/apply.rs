@@ -176,7 +176,7 @@ impl Applier {
         }
         let row = self.recording(id).await?;
         let doomed = vec![Doomed { id, path: row.path }];
-        retention::delete(recordings, doomed).await.map_err(|error| internal(&error))?;
+        retention::delete(recordings, doomed).await.map_err(|error| no_storage(&error))?;
         self.nvr.wake_retention();
         Ok(())
     }

@@ -15,12 +15,13 @@ use super::cut_core::{Cut, CutConfig, Cutter, Opening};
 use super::disk::{Disk, Disks};
 use super::open::OpenRecordings;
 use super::recovery;
+use super::retention::{self, Doomed};
 use super::storage::{self, Consent};
 use crate::media::media_clip::{Clip, encode_clip};
 use crate::media::media_tool::{TempDir, run};
 use crate::media::packet::{Packet, Run, Track};
 use crate::store::row::RecordingRow;
-use crate::store::{Change, RecordingQuery, Store};
+use crate::store::{RecordingQuery, Store};
 use crate::system::pool::Pool;
 
 const ROOT: &str = "/lightnvr-crash-test/storage";
@@ -127,8 +128,8 @@ fn session(clip: &Rc<Clip>) -> (CrashDisk, usize) {
             recordings.sync_round().await.unwrap();
             if second == SECONDS / 2 {
                 let oldest = store.reader().recording(1).unwrap().unwrap();
-                recordings.remove_file(Path::new(&oldest.path)).await.unwrap();
-                recordings.commit(vec![Change::RemoveRecording(oldest.id)]).await.unwrap();
+                let doomed = vec![Doomed { id: oldest.id, path: oldest.path }];
+                retention::delete(&recordings, doomed).await.unwrap();
             }
         }
         for mut camera in cameras {
@@ -153,6 +154,9 @@ fn start_on(wreck: &Wreck) -> (Store, Vec<RecordingRow>) {
     assert_eq!(findings, Vec::<String>::new());
     let all = RecordingQuery { limit: 1000, ..Default::default() };
     let rows = store.reader().recordings(&all).unwrap();
+    assert_eq!(store.reader().garbage(9).unwrap(), [], "a deletion that was begun is finished");
+    let files = recovery::files_of(disk.as_ref()).unwrap();
+    assert_eq!(files.len(), rows.len(), "{files:?}");
     (store, rows)
 }
 

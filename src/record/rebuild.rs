@@ -32,9 +32,14 @@ pub fn rebuild(
         attached => attached?,
     };
     let mut known = rows_below(store, root)?;
+    // What was deleted is not taken back; the next start removes its file.
+    let garbage = store.reader().garbage(usize::MAX).map_err(RecordError::Store)?;
     let (mut rows, mut left_alone) = (Vec::new(), 0_u32);
     for name in files_of(disk.as_ref())? {
         let path = root.join(&name).to_string_lossy().into_owned();
+        if garbage.iter().any(|(_, garbage)| *garbage == path) {
+            continue;
+        }
         match row_of(disk.as_ref(), &name, path, &mut known) {
             Ok(Some(row)) => rows.push(row),
             Ok(None) => left_alone += 1,
@@ -92,6 +97,7 @@ fn row_of(
         size: scan.media_end,
         path,
         in_progress: false,
+        is_protected: false,
     };
     Ok(Some(match known.remove(&of_file.path) {
         None => of_file,

@@ -150,6 +150,7 @@ impl Comparison {
     ) -> Result<Option<Recovered>, RecordError> {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Recent => {
+                self.finish_deletions(store, disk)?;
                 self.settle_recent(store, disk, open)?;
                 self.stage = Stage::List(stream_dirs(disk)?);
             }
@@ -190,6 +191,18 @@ impl Comparison {
         for row in store.reader().recordings(&newest).map_err(RecordError::Store)? {
             if self.is_left_open(&row) {
                 changes.extend(self.settle(row, disk, open));
+            }
+        }
+        commit(store, &changes)
+    }
+
+    /// Deletions that were begun; what is not done here is done by the next sweep.
+    fn finish_deletions(&self, store: &Store, disk: &dyn Disk) -> Result<(), RecordError> {
+        let mut changes = Vec::new();
+        for (id, path) in store.reader().garbage(FILES_IN_A_STEP_MAX).map_err(RecordError::Store)? {
+            let name = split_path(&path).filter(|(place, _)| *place == self.root);
+            if name.is_some_and(|(_, name)| super::disk::remove(disk, name).is_ok()) {
+                changes.push(Change::ForgetGarbage(id));
             }
         }
         commit(store, &changes)
