@@ -195,10 +195,23 @@ pub fn codec_named(name: &str) -> Option<VideoCodec> {
     [VideoCodec::H264, VideoCodec::H265, VideoCodec::Mjpeg].into_iter().find(|c| c.name() == name)
 }
 
-/// Whether `c` shows as something: no controls, and none of the invisible characters that turn the
-/// direction of the text around them (a name is shown in lists and becomes a file's name).
+/// Whether `c` shows as something: no controls, no format characters, which are not seen or turn the
+/// direction of the text around them, no fillers. A name is shown in lists and becomes a file's name, and
+/// two names that look the same would be taken for one stream. The variation selectors of emoji may stay.
 fn is_printable(c: char) -> bool {
-    !c.is_control() && !matches!(c, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+    let is_invisible = matches!(c,
+        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{17B4}'..='\u{17B5}' | '\u{180E}'
+        | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+        | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{1D173}'..='\u{1D17A}'
+        | '\u{E0000}'..='\u{E007F}'
+        // Hangul fillers: letters that are drawn as a blank, or not at all.
+        | '\u{115F}'..='\u{1160}' | '\u{3164}' | '\u{FFA0}');
+    !c.is_control() && !is_invisible
+}
+
+/// A blank of any width; the empty Braille cell looks like one.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c == '\u{2800}'
 }
 
 /// An error unless `name` is 1 to 64 printable characters.
@@ -208,7 +221,10 @@ pub fn check_name(name: &str) -> Result<(), FieldError> {
         Err(FieldError::new("name", what))
     };
     if let Some(c) = name.chars().find(|&c| !is_printable(c)) {
-        return rule(format!("got the character U+{:04X}", u32::from(c)));
+        return rule(format!("got the invisible character U+{:04X}", u32::from(c)));
+    }
+    if !name.is_empty() && name.chars().all(is_blank) {
+        return rule("got blanks only".into());
     }
     match name.chars().count() {
         0 => rule("got none".into()),
@@ -233,6 +249,13 @@ pub fn check_url(url: &str) -> Result<(), FieldError> {
     }
     if !url.starts_with("rtsp://") {
         return bad("must begin with rtsp:// or testpattern://".into());
+    }
+    if url::has_escaped_colon(url) {
+        return bad(
+            "has a user with %3A and no password; write ':' between user and password, and \
+                    %3A only for a ':' in the password"
+                .into(),
+        );
     }
     // `user:12/x@host` would be the host `user`, and the password would be shown as part of the path.
     if url::has_late_at(url) {
@@ -309,10 +332,35 @@ mod tests {
 
     #[test]
     fn names() {
-        assert!(check_name("Hof · 門 👩‍💻").is_ok());
+        assert!(check_name("Hof · 門 ☀\u{FE0F}").is_ok());
         assert!(check_name(&"ä".repeat(64)).is_ok());
         for bad in ["", "a\nb", "a\u{202E}b", "\u{7f}", &"ä".repeat(65)] {
             assert_eq!(check_name(bad).expect_err(bad).field, "name");
+        }
+        for bad in [" ", "\u{A0}\u{3000}", "\u{2800} "] {
+            let error = check_name(bad).expect_err(bad);
+            assert!(error.what.ends_with("got blanks only"), "{}", error.what);
+        }
+    }
+
+    #[test]
+    fn a_name_holds_nothing_that_is_not_seen() {
+        for range in [
+            0x61C..=0x61C,
+            0x115F..=0x1160,
+            0x200B..=0x200F,
+            0x202A..=0x202E,
+            0x2060..=0x206F,
+            0x3164..=0x3164,
+            0xFEFF..=0xFEFF,
+            0xFFA0..=0xFFA0,
+            0xE0000..=0xE007F,
+        ] {
+            for code in range {
+                let c = char::from_u32(code).expect("a character");
+                let error = check_name(&format!("Front{c} Door")).expect_err("refused");
+                assert!(error.what.ends_with(&format!("U+{code:04X}")), "{}", error.what);
+            }
         }
     }
 
@@ -333,6 +381,9 @@ mod tests {
         check_bad_url("rtsp://cam:99999/", "port");
         check_bad_url("rtsp://cam:0554/", "port");
         check_bad_url("rtsp://admin:se/cret@cam/", "%2F");
+        check_bad_url("rtsp://admin%3Apw@cam/", "between user and password");
+        check_bad_url("rtsp://admin%3apw@cam/", "between user and password");
+        assert_eq!(check_url("rtsp://admin:p%3Aw@cam/"), Ok(()));
         check_bad_url(&format!("rtsp://cam/{}", "x".repeat(1024)), "at most 1024 bytes, got 1035");
     }
 
@@ -347,6 +398,19 @@ mod tests {
         for bad in ["rtsp://u:***@evil/1", "rtsp://v:***@cam/1"] {
             assert_eq!(put(bad).expect_err(bad).field, "url");
         }
+        let xm = "rtsp://cam/user=admin_password=secret_channel=1_stream=0.sdp";
+        let old = StreamConfig::from_patch(0, &patch("a", xm)).expect("ok");
+        let put = |url: &str| {
+            old.patched(&StreamPatch { url: Some(url.into()), ..StreamPatch::default() })
+        };
+        let masked = old.url_masked();
+        assert_eq!(put(&masked).expect("kept").url, xm);
+        for (from, to) in [("rtsp://cam", "rtsp://evil"), ("user=admin", "user=root")] {
+            let bad = masked.replace(from, to);
+            assert_eq!(put(&bad).expect_err(&bad).field, "url");
+        }
+        let error = StreamConfig::from_patch(1, &patch("b", "rtsp://cam/1?pwd=***"));
+        assert_eq!(error.expect_err("nothing stored").field, "url");
         let error = StreamConfig::from_patch(1, &patch("b", "rtsp://u:***@cam/1"));
         assert_eq!(error.expect_err("nothing stored").field, "url");
     }

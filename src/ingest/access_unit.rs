@@ -265,10 +265,16 @@ impl<C: NalCodec> Assembler<C> {
         self.is_damaged = true;
     }
 
-    /// The stream ends: hands out the last picture, if it looks whole.
+    /// Whether there is a picture that looks whole, but markers are not trusted.
+    pub fn is_waiting(&self) -> bool {
+        self.has_slice && self.has_marker && self.open.is_none()
+    }
+
+    /// Nothing follows, at least for now: hands out the last picture, if it looks whole.
     pub fn finish(&mut self, out: &mut impl FnMut(AccessUnit)) {
-        if self.open.is_none() && self.has_marker {
+        if self.is_waiting() {
             self.end_unit(out);
+            self.emitted = self.timestamp;
         }
     }
 

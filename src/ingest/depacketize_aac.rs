@@ -11,10 +11,8 @@ use crate::media::format::AudioFormat;
 
 use super::rtp::RtpPacket;
 use super::sdp::Format;
-use super::track::AudioFrame;
+use super::track::{AUDIO_FRAMES_MAX, AudioFrame};
 
-/// Most frames of one packet.
-const FRAMES_MAX: usize = 64;
 /// Largest frame: `SizeLength` is at most 16 bits.
 const FRAME_BYTES_MAX: usize = 1 << 16;
 /// Largest `config=` in bytes.
@@ -109,7 +107,9 @@ impl Aac {
         if size_bits == 0 || header_bits < bits_each {
             return false;
         }
-        let count = (header_bits / bits_each).min(FRAMES_MAX);
+        let announced = header_bits / bits_each;
+        let count = announced.min(AUDIO_FRAMES_MAX);
+        self.dropped += (announced - count) as u64;
         let mut headers = BitReader::new(headers);
         for n in 0..count as u32 {
             let Some(size) = headers.u(size_bits) else { return false };
@@ -155,18 +155,19 @@ impl Aac {
 
     /// Whole ADTS frames one after the other. False: it is none.
     fn push_adts(&mut self, mut rest: &[u8], out: &mut impl FnMut(AudioFrame)) -> bool {
-        for n in 0..FRAMES_MAX as u32 {
+        for n in 0..AUDIO_FRAMES_MAX as u32 {
             let Some((_, length, _)) = aac::parse_adts(rest) else { return n > 0 };
             let Some((frame, after)) = rest.split_at_checked(length) else { return n > 0 };
             self.push_frame(frame, n, out);
             rest = after;
         }
+        self.dropped += u64::from(!rest.is_empty()); // how many these are is not looked into
         true
     }
 
     /// RFC 6416 section 6.3 with one program, one layer: `PayloadLengthInfo` and the frame.
     fn push_latm(&mut self, mut rest: &[u8], out: &mut impl FnMut(AudioFrame)) -> bool {
-        for n in 0..FRAMES_MAX as u32 {
+        for n in 0..AUDIO_FRAMES_MAX as u32 {
             let mut size = 0;
             loop {
                 let Some((&byte, after)) = rest.split_first() else { return n > 0 };
@@ -180,6 +181,7 @@ impl Aac {
             self.push_frame(frame, n, out);
             rest = after;
         }
+        self.dropped += u64::from(!rest.is_empty()); // how many these are is not looked into
         true
     }
 

@@ -69,7 +69,9 @@ pub async fn run(
         let Some(stream) = connect(&target, stop.as_mut()).await? else { return Ok(()) };
         let core = SessionCore::new(target.clone(), memory, Instant::now());
         let mut session = Session { stream, core, unparsed: Vec::new() };
-        let Err(end) = session.run(sink, stop.as_mut()).await else {
+        let ended = session.run(sink, stop.as_mut()).await;
+        session.core.finish(sink);
+        let Err(end) = ended else {
             session.say_goodbye().await;
             return Ok(());
         };
@@ -200,13 +202,13 @@ impl Session {
         sink: Sink<'_>,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), End> {
-        let mut armed_for = self.core.poll(Instant::now())?;
+        let mut armed_for = self.core.poll(Instant::now(), sink)?;
         let mut timer = Timer::at(armed_for);
         let mut wait = Wait::Readable;
         let mut idle = 0;
         loop {
             let now = Instant::now();
-            let mut wait_until = self.core.poll(now)?;
+            let mut wait_until = self.core.poll(now, sink)?;
             self.send()?;
             if let Wait::Moment(spacing) = wait {
                 wait_until = wait_until.min(next_moment(now, spacing));

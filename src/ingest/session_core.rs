@@ -137,7 +137,7 @@ impl SessionCore {
 
     /// What was dropped so far.
     pub fn counters(&self) -> Counters {
-        self.tracks.counters
+        self.tracks.counters()
     }
 
     /// The connection ended; what the next one may know.
@@ -180,8 +180,13 @@ impl SessionCore {
         Ok(used)
     }
 
+    /// The session ends, for whatever reason: the last picture may still wait for what follows it.
+    pub fn finish(&mut self, out: Out<'_>) {
+        self.tracks.finish(out);
+    }
+
     /// To be called after every input and at the time that it returned last: sends what is due.
-    pub fn poll(&mut self, now: Instant) -> Result<Instant, End> {
+    pub fn poll(&mut self, now: Instant, out: Out<'_>) -> Result<Instant, End> {
         if matches!(self.step, Step::Teardown | Step::Over) {
             return Ok(now + ANSWER_WAIT);
         }
@@ -213,6 +218,9 @@ impl SessionCore {
                 return Err(lost(BYE));
             }
             wait_until = wait_until.min(bye_at + BYE_WAIT);
+        }
+        if let Some(due_at) = self.tracks.flush(now, out) {
+            wait_until = wait_until.min(due_at);
         }
         match self.played_at {
             Some(at) => Ok(wait_until.min(self.tracks.check_video(at, now).map_err(End::Failed)?)),

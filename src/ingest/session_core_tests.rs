@@ -93,7 +93,8 @@ impl Talk {
     }
 
     fn poll_at(&mut self, seconds: u64) -> Result<Instant, End> {
-        self.core.poll(self.now + Duration::from_secs(seconds))
+        let at = self.now + Duration::from_secs(seconds);
+        self.core.poll(at, &mut |event| self.events.push(event))
     }
 
     fn units(&self) -> Vec<(bool, i64)> {
@@ -176,7 +177,7 @@ fn requests_carry_what_cameras_want() {
 #[test]
 fn keep_alive_uses_what_is_advertised_and_changes_when_refused() {
     let mut talk = Talk::playing("Public: OPTIONS,get_parameter\r\n", "5;timeout=10");
-    talk.picture(0, 0, 96).unwrap();
+    (0..3).for_each(|n| talk.picture(n, 0, 96).unwrap());
     assert!(talk.poll_at(4).is_ok() && talk.core.output().is_empty());
     talk.poll_at(5).unwrap_err(); // no video for 5 s ends it, whatever else is due
     let mut talk = Talk::playing("Public: OPTIONS,get_parameter\r\n", "5;timeout=8");
@@ -198,7 +199,7 @@ fn keep_alive_without_an_answer_goes_on_and_a_timeout_of_0_does_not_spin() {
     for n in 0..5 {
         talk.picture(n, 0, 96).unwrap();
         let until = talk.poll_at(0).unwrap();
-        assert!(until >= talk.now + Duration::from_millis(1800), "round {n}");
+        assert!(until >= talk.now + Duration::from_millis(900), "round {n}");
         talk.core.output().clear();
         talk.now += Duration::from_secs(2);
         talk.poll_at(0).unwrap();
@@ -213,8 +214,9 @@ fn silence_is_noticed_in_every_step() {
     let silent = |timeout| End::Failed(IngestError::Silent { timeout });
     assert_eq!(talk.poll_at(10), Err(silent(ANSWER_WAIT)));
     let mut talk = Talk::playing("", "5");
-    assert_eq!(talk.poll_at(10), Err(silent(FIRST_VIDEO_WAIT)));
-    talk.picture(0, 0, 96).unwrap();
+    assert!(talk.poll_at(29).is_ok());
+    assert_eq!(talk.poll_at(30), Err(silent(FIRST_VIDEO_WAIT)));
+    (0..3).for_each(|n| talk.picture(n, 0, 96).unwrap());
     // Sound alone is no sign of life.
     talk.now += Duration::from_secs(4);
     talk.feed(&frame(2, &rtp(9, 8, &[0xd5; 160]))).unwrap();
@@ -229,6 +231,38 @@ fn a_slow_camera_gets_three_times_its_longest_pause() {
     talk.picture(1, 0, 96).unwrap();
     assert!(talk.poll_at(12).is_ok());
     assert!(talk.poll_at(13).is_err());
+}
+
+#[test]
+fn a_picture_each_20_s_is_waited_for_and_handed_out() {
+    let mut talk = Talk::playing("", "5;timeout=100");
+    for n in 0..5 {
+        let units = talk.units().len();
+        // The packets of one picture: the time between them is no pause between pictures.
+        talk.feed(&frame(0, &rtp(2 * n, 96, b"\x06\x05\x01\x00"))).unwrap();
+        let mut picture = rtp(2 * n + 1, 96, IDR);
+        picture[4..8].copy_from_slice(&(u32::from(n) * 20 * 90_000).to_be_bytes());
+        talk.feed(&frame(0, &picture)).unwrap();
+        talk.poll_at(1).unwrap();
+        assert_eq!(talk.units().len(), units + 1, "picture {n}");
+        talk.core.output().clear();
+        talk.poll_at(19).unwrap();
+        talk.now += Duration::from_secs(20);
+    }
+    assert!(talk.poll_at(39).is_ok());
+    assert!(talk.poll_at(40).is_err()); // three times 20 s after the last picture
+}
+
+#[test]
+fn every_end_hands_out_the_last_picture_once() {
+    let mut talk = Talk::playing("", "9");
+    (0..3).for_each(|n| talk.picture(n, 0, 96).unwrap());
+    assert_eq!(talk.units().len(), 2);
+    talk.core.closed("camera closed the connection");
+    for _ in 0..2 {
+        talk.core.finish(&mut |event| talk.events.push(event));
+        assert_eq!(talk.units().len(), 3);
+    }
 }
 
 #[test]
@@ -446,6 +480,26 @@ fn lost_framing_is_advised_once_and_marks_the_next_picture() {
     assert_eq!(talk.core.counters().junk_bytes, 27);
     let damaged = talk.events.iter().filter(|e| matches!(e, SourceEvent::Unit(u) if u.is_damaged));
     assert!(damaged.count() >= 2);
+}
+
+#[test]
+fn frames_that_are_too_many_for_a_packet_are_counted() {
+    let mut talk = Talk::new();
+    talk.answer(200, "").unwrap();
+    let aac = "m=audio 0 RTP/AVP 97\r\na=rtpmap:97 MPEG4-GENERIC/16000\r\n\
+        a=fmtp:97 mode=AAC-hbr;config=1408;SizeLength=13;IndexLength=3;IndexDeltaLength=3\r\n";
+    talk.describe(&SDP.replace("m=audio 0 RTP/AVP 8\r\n", aac)).unwrap();
+    talk.core.output().clear();
+    let transport = "Transport: RTP/AVP/TCP;interleaved=0-1\r\n";
+    talk.turn(200, &format!("Session: 1\r\n{transport}"), "SETUP");
+    talk.turn(200, "Transport: RTP/AVP/TCP;interleaved=2-3\r\n", "PLAY");
+    talk.answer(200, "").unwrap();
+    // RFC 3640 section 3.2.1: 70 AU headers of 16 bits, each of a frame of one byte.
+    let headers = [0, 8].repeat(70);
+    let payload = [&(70u16 * 16).to_be_bytes()[..], &headers, &[0x21; 70]].concat();
+    talk.feed(&frame(2, &rtp(0, 97, &payload))).unwrap();
+    assert_eq!(talk.units().len(), 64);
+    assert_eq!(talk.core.counters().audio_dropped, 6);
 }
 
 #[test]

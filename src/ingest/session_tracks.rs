@@ -11,12 +11,15 @@ use super::timeline::Origin;
 use super::track::{AudioTrack, Stream, VideoTrack};
 use super::{IngestError, SourceEvent};
 
-/// From PLAY to the first video packet.
-pub const FIRST_VIDEO_WAIT: Duration = Duration::from_secs(10);
-/// No video packet for this long, or three times the longest pause so far, ends the session: a
-/// camera that only sends sound any more is dead (quirk 32).
+/// For video until a second picture shows how long the pauses are: some cameras send a picture each
+/// 20 s only.
+pub const FIRST_VIDEO_WAIT: Duration = Duration::from_secs(30);
+/// From then on no video packet for this long, or three times the longest pause so far, ends the
+/// session: a camera that only sends sound any more is dead (quirk 32).
 pub const VIDEO_WAIT_MIN: Duration = Duration::from_secs(5);
-pub const VIDEO_WAIT_MAX: Duration = Duration::from_secs(30);
+pub const VIDEO_WAIT_MAX: Duration = Duration::from_secs(60);
+/// A picture that looks whole is handed out after this long without another packet.
+pub const LAST_PICTURE_WAIT: Duration = Duration::from_secs(1);
 /// From PLAY to parameter sets that can be used: long, because some come only each 20 s.
 pub const FORMAT_WAIT: Duration = Duration::from_secs(60);
 
@@ -29,6 +32,8 @@ pub struct Counters {
     pub packets_bad: u64,
     /// Bytes passed over to find the framing again.
     pub junk_bytes: u64,
+    /// Audio frames that could not be used, or were too many for one packet.
+    pub audio_dropped: u64,
 }
 
 /// A track with its place on the connection.
@@ -67,10 +72,16 @@ pub struct Tracks {
     video_at: Option<Instant>,
     video_pause_max: Duration,
     format_error: Option<String>,
-    pub counters: Counters,
+    counters: Counters,
 }
 
 impl Tracks {
+    /// What was dropped so far, with what the tracks themselves know of.
+    pub fn counters(&self) -> Counters {
+        let audio_dropped = self.audio.as_ref().map_or(0, |placed| placed.track.dropped());
+        Counters { audio_dropped, ..self.counters }
+    }
+
     /// What frames look like, for finding them again after framing was lost.
     pub fn signatures(&self) -> &[Signature] {
         &self.signatures
@@ -192,7 +203,20 @@ impl Tracks {
         }
     }
 
-    /// The camera ended the stream: what is whole is handed out.
+    /// Hands out a picture that nothing followed for a while. Returns when one will have to be.
+    pub fn flush(&mut self, now: Instant, out: &mut dyn FnMut(SourceEvent)) -> Option<Instant> {
+        let due_at = self.video_at? + LAST_PICTURE_WAIT;
+        if !self.video.as_ref()?.track.is_waiting() {
+            return None;
+        }
+        if now < due_at {
+            return Some(due_at);
+        }
+        self.finish(out);
+        None
+    }
+
+    /// The session ends: what is whole is handed out.
     pub fn finish(&mut self, out: &mut dyn FnMut(SourceEvent)) {
         if let Some(video) = &mut self.video {
             video.track.finish(&mut self.origin, out);
@@ -212,10 +236,16 @@ impl Tracks {
         is_first
     }
 
+    /// Between the packets of two pictures lies the pause between them.
+    fn has_measured_pause(&self) -> bool {
+        self.video.as_ref().is_some_and(|video| video.track.emitted + video.track.waiting >= 2)
+    }
+
     /// When the session is dead unless video comes that can be used.
     pub fn check_video(&self, played_at: Instant, now: Instant) -> Result<Instant, IngestError> {
         let (since, timeout) = match self.video_at {
             None => (played_at, FIRST_VIDEO_WAIT),
+            Some(at) if !self.has_measured_pause() => (at, FIRST_VIDEO_WAIT),
             Some(at) => {
                 let wait = self.video_pause_max.saturating_mul(3);
                 (at, wait.clamp(VIDEO_WAIT_MIN, VIDEO_WAIT_MAX))

@@ -28,6 +28,9 @@ use super::{SourceEvent, Unit};
 /// coarse clock, and a decoder would click.
 const AUDIO_JITTER: Duration = Duration::from_millis(40);
 
+/// Most audio frames of one packet: real ones hold one or two. Further ones are left out and counted.
+pub const AUDIO_FRAMES_MAX: usize = 64;
+
 /// One audio frame as a depacketizer gives it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AudioFrame {
@@ -46,12 +49,14 @@ pub struct Stream {
     /// `rtptime` of the PLAY answer.
     pub rtptime: Option<u32>,
     pub sequence: SequenceTracker,
+    is_sound: bool,
     timeline: Option<Timeline>,
 }
 
 impl Stream {
-    fn new(format: &Format) -> Self {
+    fn new(format: &Format, is_sound: bool) -> Self {
         Self {
+            is_sound,
             payload_type: format.payload_type,
             clock_rate: format.clock_rate,
             ssrc: None,
@@ -68,9 +73,11 @@ impl Stream {
 
     /// Ticks of the RTP clock since the run began.
     fn place(&mut self, timestamp: u32, at: Instant, origin: &mut Origin) -> (i64, bool) {
-        let (clock_rate, rtptime) = (self.clock_rate, self.rtptime);
-        let timeline =
-            self.timeline.get_or_insert_with(|| origin.begin(clock_rate, timestamp, rtptime, at));
+        let (clock_rate, rtptime, is_sound) = (self.clock_rate, self.rtptime, self.is_sound);
+        let timeline = self.timeline.get_or_insert_with(|| {
+            let timeline = origin.begin(clock_rate, timestamp, rtptime, at);
+            if is_sound { timeline.with_repeats() } else { timeline }
+        });
         let moment = timeline.place(timestamp, at);
         (moment.ticks, moment.is_new_timeline)
     }
@@ -102,7 +109,13 @@ impl VideoTrack {
             "JPEG" => VideoPayload::Mjpeg(Box::new(Mjpeg::new(media.size))),
             _ => return None,
         };
-        Some(Self { stream: Stream::new(format), payload, dts: None, waiting: 0, emitted: 0 })
+        Some(Self {
+            stream: Stream::new(format, false),
+            payload,
+            dts: None,
+            waiting: 0,
+            emitted: 0,
+        })
     }
 
     /// The format as far as it is known.
@@ -142,7 +155,16 @@ impl VideoTrack {
         }
     }
 
-    /// The camera ended the stream: what is whole is handed out.
+    /// Whether a picture looks whole and only waits for what follows to prove it.
+    pub fn is_waiting(&self) -> bool {
+        match &self.payload {
+            VideoPayload::H264(units) => units.is_waiting(),
+            VideoPayload::H265(units) => units.is_waiting(),
+            VideoPayload::Mjpeg(_) => false,
+        }
+    }
+
+    /// Nothing follows, at least for now: what is whole is handed out.
     pub fn finish(&mut self, origin: &mut Origin, out: &mut dyn FnMut(SourceEvent)) {
         let (payload, mut emit) = self.split(origin, out);
         match payload {
@@ -204,6 +226,8 @@ pub struct AudioTrack {
     /// Where the last frame ended, in samples.
     ended_at: Option<i64>,
     last_pts: i64,
+    /// Frames beyond `AUDIO_FRAMES_MAX`.
+    overflows: u64,
 }
 
 impl AudioTrack {
@@ -217,11 +241,12 @@ impl AudioTrack {
             _ => return None,
         };
         let mut track = Self {
-            stream: Stream::new(format),
+            stream: Stream::new(format, true),
             payload,
             announced: None,
             ended_at: None,
             last_pts: i64::MIN,
+            overflows: 0,
         };
         track.announced = track.current();
         Some(track)
@@ -230,6 +255,14 @@ impl AudioTrack {
     /// The format as far as it is known.
     pub fn format(&self) -> Option<&Arc<AudioFormat>> {
         self.announced.as_ref()
+    }
+
+    /// Frames, or packets of them, that did not come out.
+    pub fn dropped(&self) -> u64 {
+        match &self.payload {
+            AudioPayload::Aac(aac) => self.overflows + aac.dropped,
+            AudioPayload::G711(_) | AudioPayload::Opus(_) => self.overflows,
+        }
     }
 
     fn current(&self) -> Option<Arc<AudioFormat>> {
@@ -251,9 +284,9 @@ impl AudioTrack {
     ) {
         let is_gap = self.stream.is_gap(packet) | is_broken;
         let (ticks, is_new_timeline) = self.stream.place(packet.timestamp, now, origin);
-        // One packet rarely holds more than two frames.
-        let mut frames = heapless::Vec::<AudioFrame, 64>::new();
-        let mut keep = |frame| drop(frames.push(frame));
+        let mut frames = heapless::Vec::<AudioFrame, AUDIO_FRAMES_MAX>::new();
+        let overflows = &mut self.overflows;
+        let mut keep = |frame| *overflows += u64::from(frames.push(frame).is_err());
         match &mut self.payload {
             AudioPayload::Aac(aac) => aac.push(packet, is_gap, &mut keep),
             AudioPayload::G711(g711) => g711.push(packet, is_gap, &mut keep),

@@ -167,6 +167,9 @@ impl Nvr {
                 }
             }
             wait::pause(RETRY_EVERY).await;
+            // A disk may have been mounted where there was none.
+            let path = self.swap.path.borrow().clone();
+            self.note_disks(path.as_deref());
         }
     }
 

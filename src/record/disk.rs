@@ -44,7 +44,6 @@ pub trait Disk: Send + Sync + Debug {
 }
 
 /// An open file of a storage.
-#[expect(clippy::len_without_is_empty, reason = "the length of a file, not of a collection")]
 pub trait DiskFile: Send + Sync + Debug {
     /// Writes all slices at `end`, where the file ends, without copying them.
     fn append(&self, end: u64, slices: &mut [IoSlice<'_>]) -> io::Result<()>;

@@ -247,9 +247,7 @@ fn a_store_without_index_gets_one() {
     let changes: Vec<_> = rows.iter().cloned().map(Change::PutRecording).collect();
     store.commit(&changes).unwrap();
     let tx = store.db.begin_write().unwrap();
-    for table in [index::BLOCKS] {
-        tx.delete_table(table).unwrap();
-    }
+    tx.delete_table(index::BLOCKS).unwrap();
     tx.delete_table(index::BY_START).unwrap();
     tx.delete_table(index::TOTALS).unwrap();
     tx.open_table(META).unwrap().remove(META_INDEX).unwrap();

@@ -1,17 +1,16 @@
-//! When to try a camera again: jittered, 1 s to 30 s for what passes, 5 minutes for what only the owner can mend.
+//! When to try a camera again: at once after a run with pictures, jittered 1 s to 30 s for what passes,
+//! 5 minutes for what only the owner can mend.
 //!
 //! Keeps PURE-CORE: the random number comes in.
 
 use std::time::Duration;
 
-/// First pause after a run that worked.
+/// First pause, and each one after a run that worked.
 pub const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Longest pause while the camera is only away.
 pub const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Pause after an answer that trying again will not change: wrong password, no such path.
 pub const PAUSE_REFUSED: Duration = Duration::from_secs(300);
-/// A run that delivered for this long was a good one: the next pause is short again.
-pub const RUN_GOOD: Duration = Duration::from_secs(10);
 
 /// The pauses of one stream.
 #[derive(Clone, Debug, Default)]
@@ -20,14 +19,17 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after a run of length `ran`; `is_refused` when only the owner can mend the cause. `random` is
-    /// any number: the pause is 75 to 125 % of its nominal length, so that sixteen cameras behind
-    /// one switch don't come back in the same instant.
-    pub fn next(&mut self, ran: Duration, is_refused: bool, random: u32) -> Duration {
-        if ran >= RUN_GOOD {
+    /// The pause after a run. `is_good`: it delivered a keyframe, so what ended it passes, whatever the
+    /// camera says: some end each session after a group of pictures, and each second of pause is a
+    /// second that is not recorded. How long a run lasted says nothing: a camera without power makes
+    /// one of 10 s, too. `is_refused`: only the owner can mend the cause. `random` is any number: the
+    /// pause is 75 to 125 % of its nominal length, so that sixteen cameras behind one switch don't
+    /// come back in the same instant.
+    pub fn next(&mut self, is_good: bool, is_refused: bool, random: u32) -> Duration {
+        if is_good {
             self.failures = 0;
         }
-        let nominal = if is_refused {
+        let nominal = if is_refused && !is_good {
             PAUSE_REFUSED
         } else {
             PAUSE_MIN.saturating_mul(1 << self.failures.min(5)).min(PAUSE_MAX)
@@ -51,13 +53,20 @@ mod tests {
     fn pauses_double_up_to_thirty_seconds_and_start_over_after_a_good_run() {
         let mut backoff = Backoff::default();
         for (random, nominal_s) in [(0, 1), (511, 2), (7, 4), (99, 8), (3, 16), (1, 30), (2, 30)] {
-            near(backoff.next(Duration::ZERO, false, random), nominal_s);
+            near(backoff.next(false, false, random), nominal_s);
         }
-        near(backoff.next(RUN_GOOD, false, 5), 1);
+        near(backoff.next(true, false, 5), 1);
+    }
+
+    #[test]
+    fn a_camera_that_ends_each_session_after_a_keyframe_is_asked_again_at_once() {
+        let mut backoff = Backoff::default();
+        (0..20).for_each(|random| near(backoff.next(true, false, random), 1));
+        near(backoff.next(true, true, 7), 1);
     }
 
     #[test]
     fn what_only_the_owner_can_mend_is_tried_every_five_minutes() {
-        near(Backoff::default().next(Duration::ZERO, true, 300), 300);
+        near(Backoff::default().next(false, true, 300), 300);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smol::future::FutureExt;
 
@@ -13,6 +13,7 @@ use super::backoff_core::Backoff;
 use super::hub::Hub;
 use crate::config::stream::StreamConfig;
 use crate::ingest::{IngestError, SourceEvent, rtsp, testpattern};
+use crate::media::packet::Track;
 use crate::nvr::snapshot::StreamStatus;
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopping};
@@ -21,8 +22,11 @@ use crate::system::wait::{self, Stopping};
 pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping) {
     let mut backoff = Backoff::default();
     while !stop.is_asked() {
-        let began = Instant::now();
-        let mut sink = |event: SourceEvent| hub.deliver(event);
+        let mut is_good = false;
+        let mut sink = |event: SourceEvent| {
+            is_good |= is_keyframe(&event);
+            hub.deliver(event);
+        };
         let session = AssertUnwindSafe(session(&config, &codec, &mut sink, &stop));
         let ended = session.catch_unwind().await.unwrap_or_else(|_| {
             Err(IngestError::Connection {
@@ -40,11 +44,16 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
             Err(error) => (StreamStatus::Reconnecting, false, error.to_string()),
             Ok(()) => (StreamStatus::Reconnecting, false, "the source ended".to_owned()),
         };
-        let pause = backoff.next(began.elapsed(), is_refused, random());
+        let pause = backoff.next(is_good, is_refused, random());
         log::warn!("stream {}: {why}; next try in {} s", config.id, pause.as_secs().max(1));
         hub.set_status(status, why);
         wait::pause(pause).or(stop.asked()).await;
     }
+}
+
+/// Whether a recording can begin here. Frames of sound are all keys, and say nothing about the video.
+fn is_keyframe(event: &SourceEvent) -> bool {
+    matches!(event, SourceEvent::Unit(unit) if unit.is_key && matches!(unit.track, Track::Video(_)))
 }
 
 fn random() -> u32 {
