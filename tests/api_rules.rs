@@ -39,7 +39,7 @@ fn a_method_that_a_route_lacks_is_405_with_allow() {
         ("/api/v1/streams", "GET, HEAD, POST"),
         ("/api/v1/streams/7", "GET, HEAD, PUT, DELETE"),
         ("/api/v1/recordings", "GET, HEAD"),
-        ("/api/v1/recordings/7", "GET, HEAD, DELETE"),
+        ("/api/v1/recordings/7", "GET, HEAD, PUT, DELETE"),
         ("/api/v1/settings", "GET, HEAD, PUT"),
         ("/api/v1/password", "PUT"),
         ("/api/v1/storage/adopt", "POST"),
