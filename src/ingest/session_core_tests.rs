@@ -266,6 +266,27 @@ fn every_end_hands_out_the_last_picture_once() {
 }
 
 #[test]
+fn a_picture_stamped_a_little_ahead_does_not_press_the_others_together() {
+    let mut talk = Talk::playing("", "9");
+    for n in 0..300u16 {
+        talk.now += Duration::from_millis(40);
+        let mut picture = rtp(n, 96, IDR);
+        let ahead = if n % 40 == 37 { 20_000 } else { 0 };
+        picture[4..8].copy_from_slice(&(u32::from(n) * 3600 + ahead).to_be_bytes());
+        talk.feed(&frame(0, &picture)).unwrap();
+    }
+    let dts = |event: &SourceEvent| match event {
+        SourceEvent::Unit(unit) => Some(unit.dts),
+        _ => None,
+    };
+    let times: Vec<i64> = talk.events.iter().filter_map(dts).collect();
+    let least = times.windows(2).map(|pair| pair[1] - pair[0]).min();
+    // Half of an interval that is itself measured, and here from uneven times.
+    assert!(least >= Some(1620), "{least:?}");
+    assert!(times[times.len() - 1] < 301 * 3600);
+}
+
+#[test]
 fn missing_parameter_sets_end_the_session_after_a_minute() {
     let mut talk = Talk::new();
     talk.turn(200, "", "OPTIONS");

@@ -148,9 +148,9 @@ impl Pace {
 
     /// Takes how far media time went on with one unit.
     fn note(&mut self, step: i64, now: Instant, clock_rate: u32) {
-        let most = if self.units >= 4 { 4 * self.given } else { i64::MAX };
+        let most = if self.units >= 4 { 8 * self.given } else { i64::MAX };
         let weight = self.units.min(INTERVAL_UNITS - 1);
-        // A gap is no interval.
+        // A gap is no interval; a picture that is early by some is made up for by the next ones.
         let step = step.min(most.max(1));
         self.given = (self.given * weight + step) / (weight + 1);
         self.units += 1;
