@@ -230,6 +230,23 @@ impl Timeline {
         self.pace.interval(i64::from(self.clock_rate / 30).max(1))
     }
 
+    /// Where a timestamp near the last one lies, in seconds; nothing while arrival gives the times.
+    pub fn seconds_of(&self, timestamp: u32) -> Option<f64> {
+        let step = step_of(self.last.0, timestamp);
+        let is_near = step.abs() <= ticks_of(START_MAX, self.clock_rate);
+        let is_known = is_near && self.probation.is_none() && self.has_begun;
+        is_known.then(|| (self.last.1 + step) as f64 / f64::from(self.clock_rate.max(1)))
+    }
+
+    /// Moves all that follows to later.
+    pub fn delay(&mut self, by: Duration) {
+        let ticks = ticks_of(by, self.clock_rate);
+        self.last.1 += ticks;
+        self.given += ticks;
+        self.top += ticks;
+        self.lead.anchor.0 += ticks;
+    }
+
     /// The place of a timestamp that arrived at `now`.
     pub fn place(&mut self, timestamp: u32, now: Instant) -> Moment {
         if !std::mem::replace(&mut self.has_begun, true) && timestamp == self.last.0 {
