@@ -54,8 +54,6 @@ const PASSWORD_BYTES: usize = 15;
 const PASSWORD_CHARS_GOOD: usize = 10;
 const INITIAL_PASSWORD: &str = "initial-password";
 const PASSWORD_VARIABLE: &str = "LIGHTNVR_ADMIN_PASSWORD";
-/// A path of a Unix socket has 108 bytes (unix(7)).
-const SOCKET_PATH_MAX: usize = 100;
 
 /// Threads of smol's pool for blocking calls, which reads downloads and asks for names. Its default is 500.
 const BLOCKING_THREADS_MAX: &str = "2";
@@ -206,10 +204,10 @@ async fn serve_all(
         started: parts.started,
         machine: Arc::new(move || measured.stats()),
     };
-    let socket = socket_path(&data_dir);
-    let server = serve::start(&socket, Arc::new(ctx)).map_err(|error| format!("API: {error}"))?;
+    let server = serve::start(&data_dir.join("run").join("api.sock"), Arc::new(ctx))
+        .map_err(|error| format!("API: {error}"))?;
     let gate = Gate::new(GateConfig::new(
-        socket,
+        server.socket().to_owned(),
         parts.cell.clone(),
         Rc::clone(&parts.auth),
         rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -277,15 +275,6 @@ fn borrowed_bytes_max() -> usize {
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
     let _ = std::io::stdout().flush();
-}
-
-/// Where tiny_http listens: in the data directory, or where that path is too long, in a directory for this process.
-fn socket_path(data_dir: &Path) -> PathBuf {
-    let socket = data_dir.join("run").join("api.sock");
-    if socket.as_os_str().len() <= SOCKET_PATH_MAX {
-        return socket;
-    }
-    std::env::temp_dir().join(format!("lightnvr-{}", std::process::id())).join("api.sock")
 }
 
 fn add_demo(store: &Store, id: u32) -> Result<StreamConfig, String> {
