@@ -3,6 +3,7 @@
 //! Order at the start: lock, store, password, threads, executor, sockets, storage, streams, recovery, ready line. Order at the end: sources,
 //! recorders with their last rows, exit.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -23,6 +24,7 @@ use super::command::command_queue;
 use super::gauges::Gauges;
 use super::snapshot::{Snapshot, SnapshotCell};
 use super::state::{Nvr, Parts};
+use crate::api::password::PASSWORD_BYTES_MAX;
 use crate::api::serve;
 use crate::args::RunArgs;
 use crate::buffer::spill::Buffers;
@@ -329,19 +331,40 @@ fn first_password(args: &RunArgs, data_dir: &Path, store: &Store) -> Result<Stri
 }
 
 fn given_password(args: &RunArgs) -> Result<Option<String>, String> {
-    let password = match &args.admin_password_file {
+    match &args.admin_password_file {
         Some(path) => {
-            let text = std::fs::read_to_string(path);
-            let text =
-                text.map_err(|error| format!("--admin-password-file {}: {error}", path.display()))?;
-            Some(text.trim_end_matches(['\r', '\n']).to_owned())
+            let from = format!("--admin-password-file {}", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{from}: {error}"))?;
+            checked_password(&from, text.trim_end_matches(['\r', '\n'])).map(Some)
         }
-        None => std::env::var(PASSWORD_VARIABLE).ok(),
-    };
-    match password {
-        Some(password) if password.is_empty() => Err("the given admin password is empty".into()),
-        other => Ok(other),
+        None => password_of_variable(std::env::var_os(PASSWORD_VARIABLE)),
     }
+}
+
+fn password_of_variable(value: Option<OsString>) -> Result<Option<String>, String> {
+    let Some(value) = value else { return Ok(None) };
+    let text = value.to_str().ok_or_else(|| format!("{PASSWORD_VARIABLE}: is not UTF-8"))?;
+    checked_password(PASSWORD_VARIABLE, text).map(Some)
+}
+
+/// The same rules as for a changed password, but that a short one is only warned of. The message
+/// repeats nothing of it.
+fn checked_password(from: &str, password: &str) -> Result<String, String> {
+    if password.is_empty() {
+        return Err(format!("{from}: the password is empty"));
+    }
+    if password.len() > PASSWORD_BYTES_MAX {
+        let got = password.len();
+        return Err(format!(
+            "{from}: the password must be at most {PASSWORD_BYTES_MAX} bytes, got {got}"
+        ));
+    }
+    if password.chars().any(char::is_control) {
+        return Err(format!(
+            "{from}: the password must be one line and not hold control characters"
+        ));
+    }
+    Ok(password.to_owned())
 }
 
 fn random_password() -> Result<String, String> {
@@ -349,4 +372,36 @@ fn random_password() -> Result<String, String> {
     let mut bytes = [0; PASSWORD_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| format!("random numbers: {error}"))?;
     Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn a_given_password_obeys_the_rules_of_a_changed_one() {
+        assert_eq!(checked_password("here", "päss"), Ok("päss".to_owned()));
+        assert_eq!(checked_password("here", &"x".repeat(256)), Ok("x".repeat(256)));
+        for (password, part) in [
+            (String::new(), "empty"),
+            ("secret".repeat(43), "at most 256 bytes, got 258"),
+            ("secret\nsecret".into(), "control characters"),
+            ("secret\u{7f}".into(), "control characters"),
+        ] {
+            let error = checked_password("here", &password).expect_err("refused");
+            assert!(error.starts_with("here: ") && error.contains(part), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_an_error() {
+        assert_eq!(password_of_variable(None), Ok(None));
+        assert_eq!(password_of_variable(Some("päss".into())), Ok(Some("päss".to_owned())));
+        let error = password_of_variable(Some(OsString::from_vec(b"p\xff".to_vec())));
+        assert_eq!(error, Err("LIGHTNVR_ADMIN_PASSWORD: is not UTF-8".to_owned()));
+        assert!(password_of_variable(Some(OsString::new())).is_err(), "set, but to nothing");
+    }
 }
