@@ -80,7 +80,7 @@ counters! {
     upstream_failed,
     /// Replies that did not fit into what slow readers may hold in memory (503).
     replies_full,
-    /// Files asked for while as many as allowed were being sent (503).
+    /// Files asked for while as many as allowed were being sent, in all or to that address (503).
     files_full,
     /// Files that ended, or could not be read, before what was promised.
     files_short,

@@ -14,6 +14,8 @@ use rustix::fs::OFlags;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Files being sent at once.
 pub const FILES_MAX: usize = 16;
+/// Of them to one address: a browser that plays one and saves three. Four addresses can take all.
+pub const FILES_PER_PEER_MAX: usize = 4;
 
 /// The rest of what was asked for.
 pub struct Transfer {

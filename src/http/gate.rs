@@ -22,10 +22,10 @@ use crate::http::auth::{Auth, USER, Verdict};
 use crate::http::conn;
 use crate::http::conn_table::{Admission, Caps, ConnTable};
 use crate::http::counters::{Count, Counters};
-use crate::http::file::FILES_MAX;
+use crate::http::file::{FILES_MAX, FILES_PER_PEER_MAX};
 use crate::http::head_core::Request;
 use crate::http::listener::Listener;
-use crate::http::quota::Quota;
+use crate::http::quota::Shares;
 use crate::http::rate_core::{PeerKey, Rate, RateTable};
 use crate::http::upstream::Upstream;
 use crate::nvr::snapshot::SnapshotCell;
@@ -124,7 +124,7 @@ impl Refusal {
 pub struct Gate {
     pub(super) config: GateConfig,
     pub(super) upstream: Upstream,
-    pub(super) files: Rc<Quota>,
+    pub(super) files: Rc<Shares>,
     table: RefCell<ConnTable<Task<()>>>,
     ordinary: RefCell<RateTable<PEERS_MAX>>,
     media: RefCell<RateTable<PEERS_MAX>>,
@@ -140,7 +140,7 @@ impl Gate {
     pub fn new(config: GateConfig) -> Rc<Self> {
         Rc::new(Self {
             upstream: Upstream::new(config.upstream.clone(), config.deadlines.exchange),
-            files: Quota::new(FILES_MAX),
+            files: Shares::new(FILES_MAX, FILES_PER_PEER_MAX),
             table: RefCell::new(ConnTable::new(config.caps)),
             ordinary: RefCell::new(RateTable::new(ORDINARY_RATE)),
             media: RefCell::new(RateTable::new(MEDIA_RATE)),

@@ -10,6 +10,7 @@ use crate::http::file::Transfer;
 use crate::http::gate::Refusal;
 use crate::http::head_core::Request;
 use crate::http::range_core::{self, Plan};
+use crate::http::rate_core::PeerKey;
 use crate::http::reply_core::{self, FileOrder, Frame, Framing, Persist, ReplyBody};
 use crate::http::upstream::{self, Reply, SMALL_BYTES, UpstreamError, WireRequest};
 
@@ -225,7 +226,7 @@ impl Conn {
                     return self.refuse(request, frame, &refusal).await;
                 }
             };
-        let Some(_sending) = self.gate.files.take(1) else {
+        let Some(_sending) = self.gate.files.take(PeerKey::new(self.peer)) else {
             self.gate.count().files_full.add();
             let refusal = Refusal::retry_after(503, "too many downloads at once", 5);
             return self.refuse(request, frame, &refusal).await;
