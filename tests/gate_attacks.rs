@@ -235,3 +235,62 @@ fn an_idle_connection_is_closed_without_a_word() {
 fn twelve_kept_connections_of_two_browsers_all_get_their_replies() {
     attacked(|_| {}, |target, _| attacks::twelve_keep_alive_connections(target));
 }
+
+#[test]
+fn bodies_of_open_requests_have_a_limit_together() {
+    attacked(
+        |_| {},
+        |target, rig| {
+            rig.set(|settings| settings.web_auth_enabled = false);
+            let head = |path: &str, length: usize| {
+                let fields = format!("Host: localhost\r\nContent-Length: {length}\r\n");
+                format!("POST {path} HTTP/1.1\r\n{fields}Expect: 100-continue\r\n\r\n")
+            };
+            let open = |path: &str| {
+                let mut stream = connect_from(2, target.addr);
+                stream.write_all(head(path, 65536).as_bytes()).unwrap();
+                let mut first = [0; 25];
+                stream.read_exact(&mut first).unwrap();
+                assert!(first.starts_with(b"HTTP/1.1 100 "), "asked for its body");
+                stream
+            };
+            let others: Vec<TcpStream> = (0..20).map(|_| open("/")).collect();
+            let kept: Vec<TcpStream> = (0..32).map(|_| open("/api/v1/streams")).collect();
+            let mut late = connect_from(3, target.addr);
+            late.write_all(head("/api/v1/streams", 9).as_bytes()).unwrap();
+            let answer = attacks::read_answer(&mut late).unwrap();
+            assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
+            assert_eq!(rig.counters.bodies_full.get(), 1);
+            drop((others, kept));
+            let whole =
+                "POST /api/v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nkept";
+            wait_for_counter(target, || {
+                let answer = attacks::ask_from(3, target.addr, whole.as_bytes()).unwrap();
+                answer.status == 200 && answer.text().ends_with("kept")
+            });
+        },
+    );
+}
+
+#[test]
+fn a_body_that_no_handler_reads_is_not_kept() {
+    attacked(
+        |_| {},
+        |target, rig| {
+            rig.set(|settings| settings.web_auth_enabled = false);
+            for (line, is_kept) in [
+                ("PUT /echo", false),
+                ("DELETE /api/v1/echo", false),
+                ("GET /api/v1/echo", false),
+                ("PUT /api/v1/echo", true),
+                ("POST /api/v1/echo", true),
+            ] {
+                let request =
+                    format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody");
+                let answer = attacks::ask_from(2, target.addr, request.as_bytes()).unwrap();
+                assert_eq!(answer.status, 200, "{line}");
+                assert_eq!(answer.text().ends_with("body"), is_kept, "{line}");
+            }
+        },
+    );
+}

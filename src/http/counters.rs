@@ -80,6 +80,8 @@ counters! {
     upstream_failed,
     /// Replies that did not fit into what slow readers may hold in memory (503).
     replies_full,
+    /// Requests whose body found no room among those that are under way (503).
+    bodies_full,
     /// Files asked for while as many as allowed were being sent, in all or to that address (503).
     files_full,
     /// Files that ended, or could not be read, before what was promised.

@@ -23,9 +23,9 @@ use crate::http::conn;
 use crate::http::conn_table::{Admission, Caps, ConnTable};
 use crate::http::counters::{Count, Counters};
 use crate::http::file::{FILES_MAX, FILES_PER_PEER_MAX};
-use crate::http::head_core::Request;
+use crate::http::head_core::{BODY_BYTES_MAX, Request};
 use crate::http::listener::Listener;
-use crate::http::quota::Shares;
+use crate::http::quota::{Quota, Shares};
 use crate::http::rate_core::{PeerKey, Rate, RateTable};
 use crate::http::upstream::Upstream;
 use crate::nvr::snapshot::SnapshotCell;
@@ -39,6 +39,8 @@ const ORDINARY_RATE: Rate = Rate { per_minute: 50 * 60, burst: 200 };
 const MEDIA_RATE: Rate = Rate { per_minute: 400 * 60, burst: 400 };
 /// Addresses whose rate is remembered.
 const PEERS_MAX: usize = 256;
+/// Bytes of all bodies that are kept for the REST layer: 32 of the largest, and thousands of usual ones.
+const BODIES_BYTES_MAX: usize = 32 * BODY_BYTES_MAX;
 /// Connections closed when the system has no descriptor for a new one.
 const CLOSED_FOR_FD: usize = 8;
 
@@ -125,6 +127,7 @@ pub struct Gate {
     pub(super) config: GateConfig,
     pub(super) upstream: Upstream,
     pub(super) files: Rc<Shares>,
+    pub(super) bodies: Rc<Quota>,
     table: RefCell<ConnTable<Task<()>>>,
     ordinary: RefCell<RateTable<PEERS_MAX>>,
     media: RefCell<RateTable<PEERS_MAX>>,
@@ -141,6 +144,7 @@ impl Gate {
         Rc::new(Self {
             upstream: Upstream::new(config.upstream.clone(), config.deadlines.exchange),
             files: Shares::new(FILES_MAX, FILES_PER_PEER_MAX),
+            bodies: Quota::new(BODIES_BYTES_MAX),
             table: RefCell::new(ConnTable::new(config.caps)),
             ordinary: RefCell::new(RateTable::new(ORDINARY_RATE)),
             media: RefCell::new(RateTable::new(MEDIA_RATE)),

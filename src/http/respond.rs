@@ -5,7 +5,7 @@
 //! thread of the REST layer waits for a slow client.
 
 use crate::http::chunked_core::{self, CHUNK_END, LAST_CHUNK};
-use crate::http::conn::{Conn, Stop};
+use crate::http::conn::{Conn, KeptBody, Stop};
 use crate::http::file::Transfer;
 use crate::http::gate::Refusal;
 use crate::http::head_core::Request;
@@ -22,13 +22,15 @@ impl Conn {
     pub(super) async fn respond(
         &mut self,
         request: &Request,
-        body: &[u8],
+        body: KeptBody,
         mut frame: Frame,
     ) -> Result<(), Stop> {
         let id = self.gate.next_request_id();
         frame.request_id = Some(id.clone());
-        let bytes = upstream::encode_request(request, body, &id);
-        let mut reply = match self.exchange(&request.method, bytes).await {
+        let bytes = upstream::encode_request(request, &body.bytes, &id);
+        let outcome = self.exchange(&request.method, bytes).await;
+        drop(body);
+        let mut reply = match outcome {
             Ok(reply) => reply,
             Err(err) => {
                 let refusal = self.explain(&id, &request.method, request.path(), err);
