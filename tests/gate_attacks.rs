@@ -294,3 +294,27 @@ fn a_body_that_no_handler_reads_is_not_kept() {
         },
     );
 }
+
+#[test]
+fn wrong_passwords_in_a_body_are_limited_and_right_ones_are_not() {
+    attacked(
+        |_| {},
+        |target, rig| {
+            rig.set(|settings| settings.web_auth_enabled = false);
+            let change = |body: &str| {
+                let head = "PUT /api/v1/password HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5";
+                let request = format!("{head}\r\n\r\n{body}");
+                attacks::ask_from(2, target.addr, request.as_bytes()).unwrap()
+            };
+            (0..20).for_each(|_| assert_eq!(change("right").status, 200));
+            (0..5).for_each(|_| assert_eq!(change("wrong").status, 200));
+            for body in ["wrong", "right"] {
+                let answer = change(body);
+                assert_eq!(answer.status, 429, "{body}");
+                let seconds: u32 = answer.field("retry-after").unwrap().parse().unwrap();
+                assert!((1..=12).contains(&seconds));
+            }
+            assert_eq!(rig.counters.auth_limited.get(), 2);
+        },
+    );
+}

@@ -120,6 +120,10 @@ impl Refusal {
     pub fn retry_after(status: u16, what: &'static str, seconds: u32) -> Self {
         Self { status, what, fields: vec![("Retry-After".into(), seconds.to_string())] }
     }
+
+    pub fn too_many_wrong(seconds: u32) -> Self {
+        Self::retry_after(429, "too many wrong passwords from this address", seconds)
+    }
 }
 
 /// The gate. Lives on the executor.
@@ -326,8 +330,7 @@ impl Gate {
             }
             Verdict::TooMany { retry_after_s } => {
                 self.counters.auth_limited.add();
-                let what = "too many wrong passwords from this address";
-                Err(Refusal::retry_after(429, what, retry_after_s))
+                Err(Refusal::too_many_wrong(retry_after_s))
             }
             Verdict::Busy => {
                 self.counters.auth_busy.add();

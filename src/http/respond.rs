@@ -4,6 +4,8 @@
 //! (`reply_core.rs`), reading a file (`file.rs`). A page is in memory only until it is written, and no
 //! thread of the REST layer waits for a slow client.
 
+use std::rc::Rc;
+
 use crate::http::chunked_core::{self, CHUNK_END, LAST_CHUNK};
 use crate::http::conn::{Conn, KeptBody, Stop};
 use crate::http::file::Transfer;
@@ -16,6 +18,8 @@ use crate::http::upstream::{self, Reply, SMALL_BYTES, UpstreamError, WireRequest
 
 /// Pages of one reply: an end for a handler that goes round in circles.
 const PAGES_MAX: usize = 100_000;
+/// The one resource whose body holds a password to be checked.
+const PASSWORD_PATH: &str = "/api/v1/password";
 
 impl Conn {
     /// Asks the REST layer and answers the client.
@@ -28,8 +32,23 @@ impl Conn {
         let id = self.gate.next_request_id();
         frame.request_id = Some(id.clone());
         let bytes = upstream::encode_request(request, &body.bytes, &id);
+        let auth = Rc::clone(&self.gate.config.auth);
+        // The password in the body is a guess like one in a header, and is limited before it is tried.
+        let is_guess = request.method == "PUT" && request.path() == PASSWORD_PATH;
+        if is_guess && let Err(retry_after_s) = auth.take_guess(self.peer) {
+            self.gate.count().auth_limited.add();
+            let refusal = Refusal::too_many_wrong(retry_after_s);
+            return self.refuse(request, &frame, &refusal).await;
+        }
         let outcome = self.exchange(&request.method, bytes).await;
         drop(body);
+        let is_wrong = |reply: &Reply| reply.head.is_wrong_password;
+        if is_guess
+            && !matches!(outcome, Err(UpstreamError::Late))
+            && !outcome.as_ref().is_ok_and(is_wrong)
+        {
+            auth.give_back_guess(self.peer);
+        }
         let mut reply = match outcome {
             Ok(reply) => reply,
             Err(err) => {
@@ -37,9 +56,6 @@ impl Conn {
                 return self.refuse(request, &frame, &refusal).await;
             }
         };
-        if reply.head.is_wrong_password {
-            self.gate.config.auth.note_wrong(self.peer);
-        }
         if let Some(order) = reply.head.file.take_if(|_| reply.head.status == 200) {
             return self.send_file(request, &frame, reply.head.fields, &order).await;
         }
