@@ -77,6 +77,7 @@ fn connections_at_work_are_never_closed_for_a_new_one() {
     let change = move |config: &mut GateConfig| {
         config.caps = caps;
         config.deadlines.exchange = attacks::GUARD;
+        config.deadlines.give_way = attacks::GUARD;
     };
     attacked(change, |target, rig| {
         let mut waiting = connect_from(3, target.addr);
@@ -234,6 +235,32 @@ fn an_idle_connection_is_closed_without_a_word() {
 #[test]
 fn twelve_kept_connections_of_two_browsers_all_get_their_replies() {
     attacked(|_| {}, |target, _| attacks::twelve_keep_alive_connections(target));
+}
+
+#[test]
+fn who_reads_no_refusals_keeps_nobody_out() {
+    let change = |config: &mut GateConfig| {
+        config.caps = Caps { all: 4, per_peer: 4 };
+        config.deadlines.stall = attacks::GUARD;
+        config.deadlines.give_way = Duration::from_millis(100);
+    };
+    attacked(change, |target, rig| {
+        let flood = attacks::get("/api/v1/streams").repeat(1000);
+        let stalled: Vec<TcpStream> = (0..4)
+            .map(|_| {
+                let stream = attacks::unconnected(2);
+                rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 1024).unwrap();
+                rustix::net::connect(&stream, &target.addr).unwrap();
+                // Not a wait for something: until the gate reads no more, because nobody reads it.
+                stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+                while (&stream).write_all(flood.as_bytes()).is_ok() {}
+                stream
+            })
+            .collect();
+        probe(target);
+        assert_eq!((rig.counters.closed_for_room.get(), rig.counters.refused_busy.get()), (1, 0));
+        drop(stalled);
+    });
 }
 
 #[test]

@@ -263,7 +263,10 @@ impl Conn {
     /// Writes all of `bytes`, to a reader that moves.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.is_writing.set(true);
-        let written = wire::write_all(&self.io, bytes, self.gate.deadlines().stall, None).await;
+        let on_wait = || self.slot.mark_stalled();
+        let stall = self.gate.deadlines().stall;
+        let written = wire::write_all(&self.io, bytes, stall, None, on_wait).await;
+        self.slot.mark_moving();
         if written.as_ref().is_err_and(|err| err.kind() == ErrorKind::TimedOut) {
             self.gate.count().closed_stalled.add();
         }

@@ -50,7 +50,7 @@ counters! {
     requests,
     /// `accept` gave an error, a full table of file descriptors included.
     accept_errors,
-    /// Waiting connections closed to make room for a new one.
+    /// Waiting or stalled connections closed to make room for a new one.
     closed_for_room,
     /// New connections closed because every one of the cap was at work.
     refused_busy,

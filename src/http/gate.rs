@@ -55,6 +55,8 @@ pub struct Deadlines {
     pub idle: Duration,
     /// A reader that takes nothing for so long is gone.
     pub stall: Duration,
+    /// A reader that takes nothing for so long gives way to a new connection when there is no room.
+    pub give_way: Duration,
     /// One exchange with the REST layer, waiting for a connection included.
     pub exchange: Duration,
     /// After a reply that ends a connection, for the client to close first; else the kernel may
@@ -71,6 +73,7 @@ impl Default for Deadlines {
             body: Duration::from_secs(15),
             idle: Duration::from_secs(60),
             stall: Duration::from_secs(20),
+            give_way: Duration::from_secs(1),
             exchange: Duration::from_secs(30),
             linger: Duration::from_secs(2),
             accept_pause: Duration::from_millis(50),
@@ -244,7 +247,8 @@ impl Gate {
     ) {
         self.counters.accepted.add();
         let peer = PeerKey::new(addr.ip());
-        let admission = self.table.borrow_mut().admit(peer);
+        let stalled_before_ms = self.now_ms().checked_sub(as_ms(self.config.deadlines.give_way));
+        let admission = self.table.borrow_mut().admit(peer, stalled_before_ms);
         match admission {
             Admission::Room => {}
             Admission::Replaces(task) => {
@@ -371,8 +375,12 @@ impl Gate {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        as_ms(self.started.elapsed())
     }
+}
+
+fn as_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 enum Event {
@@ -403,6 +411,16 @@ impl Slot {
     /// The client is being sent what is held in memory for it.
     pub fn mark_reading(&self) {
         self.gate.table.borrow_mut().mark_reading(self.id, self.gate.now_ms());
+    }
+
+    /// The client takes nothing at the moment.
+    pub fn mark_stalled(&self) {
+        self.gate.table.borrow_mut().mark_stalled(self.id, Some(self.gate.now_ms()));
+    }
+
+    /// The client has taken all.
+    pub fn mark_moving(&self) {
+        self.gate.table.borrow_mut().mark_stalled(self.id, None);
     }
 
     /// The client owes us something.
