@@ -41,6 +41,8 @@ const MEDIA_RATE: Rate = Rate { per_minute: 400 * 60, burst: 400 };
 const PEERS_MAX: usize = 256;
 /// Bytes of all bodies that are kept for the REST layer: 32 of the largest, and thousands of usual ones.
 const BODIES_BYTES_MAX: usize = 32 * BODY_BYTES_MAX;
+/// An error of the listener that lasts is logged this often.
+const ACCEPT_LOG_EVERY_MS: u64 = 60_000;
 /// Connections closed when the system has no descriptor for a new one.
 const CLOSED_FOR_FD: usize = 8;
 
@@ -143,7 +145,8 @@ pub struct Gate {
     /// Tells requests of two runs apart in the log.
     id_prefix: u32,
     requests: Cell<u32>,
-    accept_broken: Cell<bool>,
+    /// When an error of the listener was logged last.
+    accept_logged_ms: Cell<Option<u64>>,
 }
 
 impl Gate {
@@ -159,7 +162,7 @@ impl Gate {
             started: Instant::now(),
             id_prefix: std::process::id(),
             requests: Cell::new(0),
-            accept_broken: Cell::new(false),
+            accept_logged_ms: Cell::default(),
             config,
         })
     }
@@ -220,15 +223,13 @@ impl Gate {
         outcome: io::Result<(Async<TcpStream>, SocketAddr)>,
     ) {
         match outcome {
-            Ok((io, addr)) => {
-                self.accept_broken.set(false);
-                self.welcome(executor, io, addr);
-            }
+            Ok((io, addr)) => self.welcome(executor, io, addr),
             // One client's trouble (accept(2) hands on the errors of the connection itself).
             Err(err) if is_clients_own(err.kind()) => self.counters.accept_errors.add(),
             Err(err) => {
                 self.counters.accept_errors.add();
-                if !self.accept_broken.replace(true) {
+                // Not once per outage: at the edge of a full table errors and successes alternate.
+                if is_due(&self.accept_logged_ms, self.now_ms(), ACCEPT_LOG_EVERY_MS) {
                     log::error!("accepting connections: {err}; closing the longest idle ones");
                 }
                 let closed = self.table.borrow_mut().remove_longest_waiting(CLOSED_FOR_FD);
@@ -383,6 +384,15 @@ fn as_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Whether `every_ms` have passed since this last said so.
+fn is_due(last_ms: &Cell<Option<u64>>, now_ms: u64, every_ms: u64) -> bool {
+    let is_due = last_ms.get().is_none_or(|last_ms| now_ms.saturating_sub(last_ms) >= every_ms);
+    if is_due {
+        last_ms.set(Some(now_ms));
+    }
+    is_due
+}
+
 enum Event {
     Swap(Listener),
     Accepted(io::Result<(Async<TcpStream>, SocketAddr)>),
@@ -446,5 +456,18 @@ impl Drop for CloseAll<'_> {
         let tasks = self.0.table.borrow_mut().drain();
         drop(tasks);
         self.0.show_open();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_comes_and_goes_is_logged_once_a_minute() {
+        let last_ms = Cell::default();
+        let logged: Vec<u64> =
+            (0..2400).map(|n| n * 50).filter(|&at| is_due(&last_ms, at, 60_000)).collect();
+        assert_eq!(logged, [0, 60_000]);
     }
 }
