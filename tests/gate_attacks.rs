@@ -264,6 +264,24 @@ fn who_reads_no_refusals_keeps_nobody_out() {
 }
 
 #[test]
+fn a_foreign_host_name_does_not_lead_around_the_rate() {
+    attacked(
+        |_| {},
+        |target, rig| {
+            let foreign = "GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+            let mut stream = connect_from(2, target.addr);
+            let mut limited = 0;
+            for _ in 0..400 {
+                stream.write_all(foreign.as_bytes()).unwrap();
+                let answer = attacks::read_answer(&mut stream).unwrap();
+                limited += usize::from(answer.status == 429);
+            }
+            assert!(limited > 0 && rig.counters.rate_limited.get() == limited as u64);
+        },
+    );
+}
+
+#[test]
 fn bodies_of_open_requests_have_a_limit_together() {
     attacked(
         |_| {},

@@ -266,18 +266,13 @@ impl Gate {
         self.show_open();
     }
 
-    /// The checks that need no more than a head: host, rate, password, origin.
+    /// The checks that need no more than a head: rate, host, password, origin.
     pub(super) async fn admit(
         &self,
         request: &Request,
         peer: std::net::IpAddr,
     ) -> Result<(), Refusal> {
         let settings = &self.config.snapshot.load().settings;
-        let allowed = &settings.allowed_hosts;
-        let host_ok = |h: &String| access_core::host_allowed(h, &self.config.hostname, allowed);
-        if !request.host.as_ref().is_none_or(host_ok) {
-            return Err(self.forbid("this host name is not in the setting allowed_hosts"));
-        }
         let authorization = request.authorization.as_ref().map(|secret| secret.0.as_slice());
         let needs_password =
             settings.web_auth_enabled && access_core::needs_password(request.path());
@@ -286,6 +281,11 @@ impl Gate {
             peer,
             !needs_password || self.config.auth.is_verified(authorization),
         )?;
+        let allowed = &settings.allowed_hosts;
+        let host_ok = |h: &String| access_core::host_allowed(h, &self.config.hostname, allowed);
+        if !request.host.as_ref().is_none_or(host_ok) {
+            return Err(self.forbid("this host name is not in the setting allowed_hosts"));
+        }
         if needs_password {
             let verdict = self.config.auth.verify_header(authorization, peer).await;
             self.check_verdict(verdict, peer)?;
