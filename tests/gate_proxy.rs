@@ -44,6 +44,7 @@ fn only_what_the_rest_layer_may_know_is_handed_on() {
 fn replies_get_our_fields_and_lose_those_of_the_hop() {
     let rig = open_rig();
     let answer = ask(&rig, "GET /api/v1/fields", "", "");
+    assert_eq!(answer.head.matches("X-Content-Type-Options").count(), 1);
     for (name, value) in [
         ("x-content-type-options", Some("nosniff")),
         ("cache-control", Some("no-store")),
