@@ -32,8 +32,6 @@ pub fn rebuild(
         attached => attached?,
     };
     let mut known = rows_below(store, root)?;
-    // What was deleted is not taken back; the next start removes its file.
-    let garbage = store.reader().garbage(usize::MAX).map_err(RecordError::Store)?;
     let (mut rows, mut left_alone) = (Vec::new(), 0_u32);
     // Deletions that were begun; the next start finishes them.
     let garbage = store.reader().garbage(usize::MAX).map_err(RecordError::Store)?;
@@ -100,7 +98,6 @@ fn row_of(
         size: scan.media_end,
         path,
         in_progress: false,
-        is_protected: false,
     };
     Ok(Some(match known.remove(&of_file.path) {
         None => of_file,
