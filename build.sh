@@ -19,7 +19,7 @@ usage: ./build.sh COMMAND
   check   the quick loop: rustfmt, clippy, unit tests, shellcheck, tidy test
   test    everything: check, release build, all tests against the release binary
   bench   memory and CPU of the release binary; table here, figures in target/bench/latest.json
-  soak    what takes longer than test: 100 kills instead of 25
+  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12
 USAGE
 }
 
@@ -110,7 +110,8 @@ need_gst() {
 
 need_test() {
 	need_gst
-	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv
+	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv \
+		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux
 	# Debian's python3, because another one on PATH may come without venv.
 	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then
 		say "installing tests/requirements.txt into $VENV_DIR"
@@ -174,7 +175,7 @@ cmd_soak() {
 	need_build
 	need_test
 	release
-	SOAK=1 run_tests --test record_kill
+	SOAK=1 run_tests --test record_kill --test disk_stall
 }
 
 cmd_bench() {

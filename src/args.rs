@@ -15,7 +15,7 @@ LightNVR, a network video recorder
 
 Usage: lightnvr [--data-dir DIR] [--listen ADDR:PORT] [--demo]
                 [--admin-password-file FILE] [--log-level LEVEL]
-       lightnvr check --data-dir DIR
+       lightnvr check --data-dir DIR [--rebuild [--storage DIR]]
 
   --data-dir DIR              store, settings and, by default, recordings (/var/lib/lightnvr)
   --listen ADDR:PORT          listen here instead of 0.0.0.0 and the setting web_port
@@ -27,6 +27,9 @@ Usage: lightnvr [--data-dir DIR] [--listen ADDR:PORT] [--demo]
 
   check                       hold store and files against each other, change nothing;
                               exit status 1 when something does not agree
+  --rebuild                   make the rows anew from the recordings' files alone; a store
+                              that can't be read is set aside (streams and settings with it)
+  --storage DIR               where the recordings are, when the settings are lost
 ";
 
 /// What the program is to do.
@@ -34,6 +37,7 @@ Usage: lightnvr [--data-dir DIR] [--listen ADDR:PORT] [--demo]
 pub enum Task {
     Run(RunArgs),
     Check { data_dir: PathBuf },
+    Rebuild { data_dir: PathBuf, storage: Option<PathBuf> },
     Version,
     Help,
 }
@@ -58,7 +62,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
         admin_password_file: None,
         log_level: log::LevelFilter::Info,
     };
-    let mut is_check = false;
+    let (mut is_check, mut is_rebuild, mut storage) = (false, false, None);
     let mut run_only = None;
     while let Some(arg) = parser.next().map_err(|error| error.to_string())? {
         match arg {
@@ -87,14 +91,23 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
                     )
                 })?;
             }
+            Long("rebuild") => is_rebuild = true,
+            Long("storage") => storage = Some(path(&mut parser, "--storage")?),
             Long("version") | Short('V') => return Ok(Task::Version),
             Long("help") | Short('h') => return Ok(Task::Help),
             Value(word) if word == "check" && !is_check => is_check = true,
             other => return Err(other.unexpected().to_string()),
         }
     }
+    if is_rebuild && !is_check {
+        return Err("--rebuild goes with check".into());
+    }
+    if storage.is_some() && !is_rebuild {
+        return Err("--storage goes with check --rebuild".into());
+    }
     match (is_check, run_only) {
         (true, Some(option)) => Err(format!("{option} does not go with check")),
+        (true, None) if is_rebuild => Ok(Task::Rebuild { data_dir: run.data_dir, storage }),
         (true, None) => Ok(Task::Check { data_dir: run.data_dir }),
         (false, _) => Ok(Task::Run(run)),
     }
@@ -139,6 +152,10 @@ mod tests {
         };
         assert_eq!(parsed(line), Ok(Task::Run(want)));
         assert_eq!(parsed("check --data-dir /d"), Ok(Task::Check { data_dir: "/d".into() }));
+        let rebuild = |storage| Task::Rebuild { data_dir: "/d".into(), storage };
+        assert_eq!(parsed("check --rebuild --data-dir /d"), Ok(rebuild(None)));
+        let line = "check --rebuild --storage /s --data-dir /d";
+        assert_eq!(parsed(line), Ok(rebuild(Some("/s".into()))));
         assert_eq!(parsed("--version"), Ok(Task::Version));
     }
 
@@ -152,6 +169,8 @@ mod tests {
             "--log-level loud",
             "check --demo",
             "check check",
+            "--rebuild",
+            "check --storage /s",
         ] {
             let error = parsed(line).expect_err(line);
             assert!(!error.contains('\n') && !error.is_empty(), "{line}: {error}");

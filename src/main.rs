@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
         Ok(Task::Run(run)) => start::run(run),
         Ok(Task::Check { data_dir }) => start::check(&data_dir),
+        Ok(Task::Rebuild { data_dir, storage }) => start::rebuild(&data_dir, storage),
         Ok(Task::Version) => {
             println!("lightnvr {}", lightnvr::VERSION);
             ExitCode::SUCCESS

@@ -42,6 +42,7 @@ fn a_method_that_a_route_lacks_is_405_with_allow() {
         ("/api/v1/recordings/7", "GET, HEAD, DELETE"),
         ("/api/v1/settings", "GET, HEAD, PUT"),
         ("/api/v1/password", "PUT"),
+        ("/api/v1/storage/adopt", "POST"),
         ("/healthz", "GET, HEAD"),
         ("/", "GET, HEAD"),
     ] {
@@ -232,4 +233,17 @@ fn a_stale_socket_is_replaced() {
     let rig = Rig::new();
     let _second = rig.start_again().expect("takes the path over");
     assert_eq!(rig.ask("GET", "/healthz", "").status, 200);
+}
+
+#[test]
+fn storage_is_adopted_with_and_without_a_body() {
+    let rig = Rig::new();
+    for (headers, body) in [("", ""), (JSON, "{}")] {
+        let said = check(&rig, "POST", "/api/v1/storage/adopt", headers, body, 200);
+        assert_eq!(said, r#"{"success":true}"#);
+    }
+    check(&rig, "POST", "/api/v1/storage/adopt", "", "{}", 415);
+    check(&rig, "GET", "/api/v1/storage/adopt", "", "", 405);
+    check(&rig, "POST", "/api/v1/storage/adopt", JSON, "[]", 400);
+    check(&rig, "GET", "/api/v1/storage", "", "", 404);
 }

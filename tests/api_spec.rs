@@ -4,13 +4,13 @@
 mod api_rig;
 
 use api_rig::{PASSWORD, Rig, row, running};
-use lightnvr::nvr::snapshot::{Actual, StreamStatus};
+use lightnvr::nvr::snapshot::{Actual, StreamBuffer, StreamStatus};
 
 const FRONT_DOOR: &str = r#"{"id":0,"name":"Front Door","url":"rtsp://192.168.1.100:554/stream1","enabled":true,"width":1920,"height":1080,"fps":15,"codec":"h264","priority":10,"record":true,"status":"connected""#;
 const BACK_YARD: &str = r#"{"id":1,"name":"Back Yard","url":"rtsp://192.168.1.101:554/stream1","enabled":true,"width":1280,"height":720,"fps":10,"codec":"h264","priority":5,"record":true,"status":"connected""#;
 const SIDE_GATE: &str = r#"{"name": "Side Gate", "url": "rtsp://192.168.1.102:554/stream1", "enabled": true, "width": 1280, "height": 720, "fps": 10, "codec": "h264", "priority": 5, "record": true}"#;
-const RECORDING_1: &str = r#"{"id":1,"stream_id":0,"stream_name":"Front Door","start_time":"2025-03-09T10:00:00Z","end_time":"2025-03-09T10:15:00Z","duration":900,"size":45678912,"format":"mp4","path":"/var/lib/lightnvr/recordings/0/20250309_100000.mp4"}"#;
-const RECORDING_2: &str = r#"{"id":2,"stream_id":0,"stream_name":"Front Door","start_time":"2025-03-09T10:15:00Z","end_time":"2025-03-09T10:30:00Z","duration":900,"size":43567890,"format":"mp4","path":"/var/lib/lightnvr/recordings/0/20250309_101500.mp4"}"#;
+const RECORDING_1: &str = r#"{"id":1,"stream_id":0,"stream_name":"Front Door","start_time":"2025-03-09T10:00:00Z","end_time":"2025-03-09T10:15:00Z","duration":900,"size":45678912,"format":"mp4","path":"/var/lib/lightnvr/recordings/0/20250309_100000.mp4","protected":false}"#;
+const RECORDING_2: &str = r#"{"id":2,"stream_id":0,"stream_name":"Front Door","start_time":"2025-03-09T10:15:00Z","end_time":"2025-03-09T10:30:00Z","duration":900,"size":43567890,"format":"mp4","path":"/var/lib/lightnvr/recordings/0/20250309_101500.mp4","protected":false}"#;
 const SETTINGS: &str = r#"{"storage_path":"/var/lib/lightnvr/recordings","max_storage_size":0,"retention_days":30,"auto_delete_oldest":true,"web_port":8080,"web_auth_enabled":true,"max_streams":16,"buffer_size":1024,"use_swap":true,"swap_size":134217728,"hw_accel_enabled":false"#;
 
 /// The two streams of the contract, connected.
@@ -145,10 +145,13 @@ fn a_running_recording_is_listed_and_can_not_be_deleted() {
     let list = check_200(&rig, "GET", "/api/v1/recordings", "");
     assert!(list.starts_with(&format!(r#"{{"recordings":[{RECORDING_1},{{"id":2,"#)), "{list}");
     assert!(list.contains(r#""duration":2,"size":1000,"#), "{list}");
-    assert!(list.ends_with(r#"20250309_103000.mp4","in_progress":true}]}"#), "{list}");
+    assert!(
+        list.ends_with(r#"20250309_103000.mp4","protected":false,"in_progress":true}]}"#),
+        "{list}"
+    );
     assert_eq!(rig.ask("DELETE", "/api/v1/recordings/2", "").status, 400);
     let system = check_200(&rig, "GET", "/api/v1/system", "");
-    assert!(system.ends_with(r#""recordings_total":3}"#), "{system}");
+    assert!(system.contains(r#","recordings_total":3,"#), "{system}");
 }
 
 #[test]
@@ -160,7 +163,7 @@ fn a_long_list_comes_in_pieces_that_make_one_document() {
     assert_eq!(first.header("lightnvr-next"), Some("/api/v1/recordings?continue=256"));
     let whole = rig.whole_list("/api/v1/recordings");
     assert_eq!(whole.matches("\"id\":").count(), 600);
-    assert!(whole.ends_with("\"}]}") && !whole.contains("}{") && !whole.contains(",,"));
+    assert!(whole.ends_with("false}]}") && !whole.contains("}{") && !whole.contains(",,"));
     let newest = rig.whole_list("/api/v1/recordings?order=desc&limit=300");
     assert_eq!(newest.matches("\"id\":").count(), 300);
     assert!(newest.starts_with(r#"{"recordings":[{"id":600,"#));
@@ -174,14 +177,38 @@ fn get_system() {
     let body = check_200(&rig, "GET", "/api/v1/system", "");
     let version = env!("CARGO_PKG_VERSION");
     assert!(body.starts_with(&format!(r#"{{"version":"{version}","uptime":"#)), "{body}");
-    let want = r#","cpu_usage":15.2,"memory_usage":45.7,"storage_usage":78.3,"storage_total":1000000000,"storage_used":783000000,"storage_free":217000000,"streams_active":2,"streams_total":2,"recordings_total":1}"#;
+    let want = r#","cpu_usage":15.2,"memory_usage":45.7,"storage_usage":78.3,"storage_total":1000000000,"storage_used":783000000,"storage_free":217000000,"streams_active":2,"streams_total":2,"recordings_total":1,"forecast":[]}"#;
     assert!(body.ends_with(want), "{body}");
+}
+
+#[test]
+fn get_system_shows_what_waits_of_the_streams_that_run() {
+    let rig = rig_with_streams();
+    rig.publish(|snapshot| {
+        snapshot.streams[1].buffer = Some(StreamBuffer {
+            ram_bytes: 900_000,
+            spilled_bytes: 5_000_000,
+            own_free: 100_000,
+            held_ms: 11_449,
+            headroom_ms: Some(290_000),
+            protection: "swap",
+            dropped: 20,
+        });
+    });
+    let body = check_200(&rig, "GET", "/api/v1/system", "");
+    let want = r#","buffers":[{"stream_id":1,"ram_bytes":900000,"spilled_bytes":5000000,"seconds_held":11.4,"seconds_headroom":290.0,"protection":"swap","packets_dropped":20}]}"#;
+    assert!(body.ends_with(want), "{body}");
+    rig.publish(|snapshot| {
+        snapshot.streams[1].buffer.as_mut().expect("just set").headroom_ms = None;
+    });
+    let body = check_200(&rig, "GET", "/api/v1/system", "");
+    assert!(body.contains(r#""seconds_headroom":null"#), "{body}");
 }
 
 #[test]
 fn get_and_put_settings() {
     let rig = Rig::new();
-    let more = r#","segment_seconds":900,"allowed_hosts":[]}"#;
+    let more = r#","segment_seconds":900,"allowed_hosts":[],"swap_path":"/var/lib/lightnvr/lightnvr.swap"}"#;
     let want = format!("{SETTINGS}{more}");
     assert_eq!(check_200(&rig, "GET", "/api/v1/settings", ""), want);
     let body = r#"{"retention_days": 15, "auto_delete_oldest": true, "buffer_size": 2048}"#;

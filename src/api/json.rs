@@ -274,6 +274,23 @@ impl Fields {
         )
     }
 
+    /// A whole number in `range`, or null, which is `Some(None)`.
+    pub fn whole_or_null<T: TryFrom<u64>>(
+        &self,
+        field: &'static str,
+        range: &RangeInclusive<u64>,
+    ) -> Result<Option<Option<T>>, ApiError> {
+        self.read(
+            field,
+            || format!("{} or null", range_rule(range)),
+            |value| match value {
+                Value::Null => Some(None),
+                Value::Unsigned(n) if range.contains(n) => T::try_from(*n).ok().map(Some),
+                _ => None,
+            },
+        )
+    }
+
     /// `true` or `false`.
     pub fn boolean(&self, field: &'static str) -> Result<Option<bool>, ApiError> {
         self.read(

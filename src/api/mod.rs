@@ -8,6 +8,7 @@
 pub mod error;
 pub mod health;
 pub mod json;
+pub mod ledger;
 pub mod openapi;
 pub mod page;
 pub mod password;
@@ -18,6 +19,7 @@ pub mod render;
 pub mod route;
 pub mod serve;
 pub mod settings;
+pub mod storage;
 pub mod streams;
 pub mod system;
 pub mod wire;
@@ -121,6 +123,10 @@ pub fn answer(ctx: &Ctx, request: &Request<'_>) -> Result<Reply, ApiError> {
         return Err(ApiError::MethodNotAllowed { allow: route.allow() });
     }
     match request.method {
+        // There is nothing to say beside the path.
+        Method::Post if route == Route::AdoptStorage && request.body.is_empty() => {
+            storage::adopt(ctx)
+        }
         Method::Post | Method::Put => change(ctx, route, &read_fields(request)?),
         Method::Delete => delete(ctx, route),
         _ => read(ctx, route, query, request.is_follow_up),
@@ -131,6 +137,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
     match route {
         Route::Streams => Ok(streams::list(ctx)),
         Route::Stream(id) => streams::get(ctx, id),
+        Route::Ledger(id) => ledger::get(ctx, id, &query::parse_ledger(query)?),
         Route::Recordings => {
             recording_list::list(ctx, &query::parse_recordings(query, is_follow_up)?)
         }
@@ -141,7 +148,9 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
         Route::Asset(asset) => Ok(page::get(asset)),
-        Route::Password | Route::NotFound => Err(ApiError::NotFound("Not found")),
+        Route::Password | Route::AdoptStorage | Route::NotFound => {
+            Err(ApiError::NotFound("Not found"))
+        }
     }
 }
 
@@ -149,8 +158,10 @@ fn change(ctx: &Ctx, route: Route, fields: &Fields) -> Result<Reply, ApiError> {
     match route {
         Route::Streams => streams::create(ctx, fields),
         Route::Stream(id) => streams::update(ctx, id, fields),
+        Route::Recording(id) => recordings::update(ctx, id, fields),
         Route::Settings => settings::update(ctx, fields),
         Route::Password => password::change(ctx, fields),
+        Route::AdoptStorage => storage::adopt(ctx),
         _ => Err(ApiError::NotFound("Not found")),
     }
 }

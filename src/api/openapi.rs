@@ -76,7 +76,7 @@ mod tests {
             assert!(route.methods().iter().all(|method| *method != Method::Other));
             count += 1;
         }
-        assert_eq!(count, 10, "a route is not documented");
+        assert_eq!(count, 11, "a route is not documented");
     }
 
     #[test]
@@ -87,6 +87,8 @@ mod tests {
             check_range(&field("height"), &stream::SIDE_RANGE);
             check_range(&field("fps"), &stream::FPS_RANGE);
             check_range(&field("priority"), &stream::PRIORITY_RANGE);
+            check_range(&field("retention_days"), &settings::RETENTION_DAYS_RANGE);
+            check_range(&field("max_storage_size"), &settings::MAX_STORAGE_SIZE_RANGE);
         }
         for schema in ["Settings", "SettingsPatch"] {
             let field = |name| ["components", "schemas", schema, "properties", name];
@@ -103,6 +105,10 @@ mod tests {
         let Value::Array(parameters) = list else { panic!("no list") };
         let names: Vec<String> = parameters.iter().map(|p| text(at(p, &["name"]))).collect();
         assert_eq!(names.join(", "), query::KNOWN);
+        let path = ["paths", "/api/v1/streams/{id}/ledger", "get", "parameters"];
+        let Value::Array(of_ledger) = at(&document, &path) else { panic!("no list") };
+        let names: Vec<String> = of_ledger[1..].iter().map(|p| text(at(p, &["name"]))).collect();
+        assert_eq!(names.join(", "), query::LEDGER_KNOWN);
         let limit = parameters.iter().find(|p| text(at(p, &["name"])) == "limit").expect("limit");
         assert_eq!(number(at(limit, &["schema", "maximum"])), *query::LIMIT_RANGE.end());
     }
@@ -121,6 +127,7 @@ mod tests {
         assert_eq!(of("Stream"), of("StreamPatch"));
         assert_eq!(of("Stream"), of("NewStream"));
         assert_eq!(of("Settings"), of("SettingsPatch"));
+        assert_eq!(of("Recording"), of("RecordingPatch"));
         assert!(streams::READ_ONLY.iter().all(|name| of("StreamPatch").contains(name)));
     }
 

@@ -1,4 +1,4 @@
-//! The query of the list of recordings: text to a checked value, and the text of its continuation.
+//! The queries of the list of recordings and of the ledger: text to a checked value, and the text of a continuation.
 //! Keeps PURE-CORE.
 
 use std::fmt::Write as _;
@@ -36,6 +36,15 @@ pub struct RecordingsQuery {
 /// piece of a document.
 pub fn parse_recordings(query: &str, is_follow_up: bool) -> Result<RecordingsQuery, ApiError> {
     let mut parsed = RecordingsQuery::default();
+    each_parameter(query, |name, value| set(&mut parsed, name, value, is_follow_up))?;
+    Ok(parsed)
+}
+
+/// Calls `set` for each parameter, decoded; an error if one comes twice.
+fn each_parameter(
+    query: &str,
+    mut set: impl FnMut(&str, &str) -> Result<(), ApiError>,
+) -> Result<(), ApiError> {
     let mut seen: Vec<String> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -46,13 +55,59 @@ pub fn parse_recordings(query: &str, is_follow_up: bool) -> Result<RecordingsQue
             (Some(name), None) => return Err(ApiError::field(&echo(&name), "is not valid UTF-8")),
             (None, _) => return Err(ApiError::BadRequest("query is not valid UTF-8".into())),
         };
-        set(&mut parsed, &name, &value, is_follow_up)?;
+        set(&name, &value)?;
         if seen.contains(&name) {
             return Err(ApiError::field(&echo(&name), "is given twice"));
         }
         seen.push(name);
     }
-    Ok(parsed)
+    Ok(())
+}
+
+/// Every parameter of the ledger.
+pub const LEDGER_KNOWN: &str = "start, end";
+/// The ledger of a day, unless the query says otherwise.
+const LEDGER_MS_DEFAULT: i64 = 86_400_000;
+
+/// The time that a ledger is asked for, Unix milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerQuery {
+    pub start_ms: Option<i64>,
+    pub end_ms: Option<i64>,
+}
+
+/// Parses the query of a ledger.
+pub fn parse_ledger(query: &str) -> Result<LedgerQuery, ApiError> {
+    let mut parsed = LedgerQuery::default();
+    each_parameter(query, |name, value| match name {
+        "start" => parse_time(name, value).map(|at| parsed.start_ms = Some(at)),
+        "end" => parse_time(name, value).map(|at| parsed.end_ms = Some(at)),
+        _ => {
+            let what = format!("unknown parameter; known are {LEDGER_KNOWN}");
+            Err(ApiError::field(&echo(name), what))
+        }
+    })?;
+    match (parsed.start_ms, parsed.end_ms) {
+        (Some(start), Some(end)) if start >= end => {
+            Err(ApiError::field("end", "must be later than start"))
+        }
+        _ => Ok(parsed),
+    }
+}
+
+impl LedgerQuery {
+    /// Beginning and end, clipped to now. Without a start: the day before the end.
+    pub fn range(&self, now_ms: i64) -> (i64, i64) {
+        let end_ms = self.end_ms.unwrap_or(now_ms).min(now_ms);
+        let start_ms = self.start_ms.unwrap_or(end_ms.saturating_sub(LEDGER_MS_DEFAULT));
+        (start_ms.min(now_ms), end_ms.max(start_ms.min(now_ms)))
+    }
+}
+
+fn parse_time(name: &str, value: &str) -> Result<i64, ApiError> {
+    let rule = "must be an RFC 3339 time such as 2025-03-09T10:00:00Z (a + in it as %2B)";
+    let bad = || ApiError::field(name, format!("{rule}, got \"{}\"", echo(value)));
+    clock::parse_rfc3339_ms(value).ok_or_else(bad)
 }
 
 fn set(
@@ -63,10 +118,7 @@ fn set(
 ) -> Result<(), ApiError> {
     let bad = |rule: &str| ApiError::field(name, format!("{rule}, got \"{}\"", echo(value)));
     let id = || parse_id(value).ok_or_else(|| bad(&range_rule(&(0..=u64::MAX))));
-    let at = || {
-        let rule = "must be an RFC 3339 time such as 2025-03-09T10:00:00Z (a + in it as %2B)";
-        clock::parse_rfc3339_ms(value).ok_or_else(|| bad(rule))
-    };
+    let at = || parse_time(name, value);
     match name {
         "stream_id" => {
             let rule = range_rule(&(0..=u64::from(u32::MAX)));
@@ -184,6 +236,19 @@ mod tests {
         check_bad("limit=1&limit=2", "limit", "twice");
         check_bad("limit=%ff", "limit", "UTF-8");
         check_bad("limit=%4", "limit", "UTF-8");
+    }
+
+    #[test]
+    fn the_time_of_a_ledger_is_checked_and_clipped() {
+        let day = parse_ledger("start=2025-03-09T00:00:00Z&end=2025-03-10T00:00:00Z").expect("ok");
+        let (start, end) = (1_741_478_400_000, 1_741_564_800_000);
+        assert_eq!(day.range(i64::MAX), (start, end));
+        assert_eq!(day.range(start + 5), (start, start + 5));
+        assert_eq!(day.range(start - 5), (start - 5, start - 5));
+        assert_eq!(parse_ledger("").expect("ok").range(end), (start, end));
+        for bad in ["start=x", "limit=1", "start=2025-03-09T00:00:00Z&end=2025-03-09T00:00:00Z"] {
+            assert!(matches!(parse_ledger(bad), Err(ApiError::BadField { .. })), "{bad}");
+        }
     }
 
     #[test]

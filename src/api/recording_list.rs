@@ -134,6 +134,7 @@ mod tests {
             size: 7,
             path: "/r.mp4".into(),
             in_progress: false,
+            is_protected: false,
         }
     }
 
@@ -146,12 +147,15 @@ mod tests {
             end_ms: row(*id).end_ms,
             size: 9,
             path: "/r.mp4".into(),
+            is_protected: false,
         };
         Snapshot {
             streams: vec![],
             settings: Settings::new("/data".into()),
             running: running.iter().map(run).collect(),
             ailments: vec![],
+            ledger: vec![],
+            forecast: vec![],
             at_ms: 0,
         }
     }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use miniserde::{Serialize, json};
 
 use super::error::ApiError;
+use super::json::Fields;
 use super::{Ctx, FileReply, Reply, success};
 use crate::nvr::command::Command;
 use crate::nvr::snapshot::RunningRecording;
@@ -12,6 +13,19 @@ use crate::store::row::RecordingRow;
 use crate::system::clock;
 
 const NOT_FOUND: ApiError = ApiError::NotFound("Recording not found");
+/// What GET answers and PUT ignores.
+const READ_ONLY: [&str; 10] = [
+    "id",
+    "stream_id",
+    "stream_name",
+    "start_time",
+    "end_time",
+    "duration",
+    "size",
+    "format",
+    "path",
+    "in_progress",
+];
 
 /// A recording as the contract writes it: these fields, in this order.
 #[derive(Serialize)]
@@ -25,6 +39,7 @@ struct RecordingOut<'a> {
     size: u64,
     format: &'static str,
     path: &'a str,
+    protected: bool,
 }
 
 /// The JSON of one recording. `duration` is the difference of the shown times, so that they add up.
@@ -41,6 +56,7 @@ pub(super) fn to_json(row: &RecordingRow) -> String {
         size: row.size,
         format: "mp4",
         path: &row.path,
+        protected: row.is_protected,
     });
     if row.in_progress {
         // miniserde can't leave a field out, and a finished recording has none of this name.
@@ -61,6 +77,7 @@ pub(super) fn running_row(running: &RunningRecording) -> RecordingRow {
         size: running.size,
         path: running.path.clone(),
         in_progress: true,
+        is_protected: running.is_protected,
     }
 }
 
@@ -78,6 +95,17 @@ fn find(ctx: &Ctx, id: u64) -> Result<RecordingRow, ApiError> {
 /// `GET /recordings/{id}`
 pub fn get(ctx: &Ctx, id: u64) -> Result<Reply, ApiError> {
     Ok(Reply::Json(to_json(&find(ctx, id)?)))
+}
+
+/// `PUT /recordings/{id}`
+pub fn update(ctx: &Ctx, id: u64, fields: &Fields) -> Result<Reply, ApiError> {
+    let is_protected = fields.boolean("protected")?;
+    fields.ignore(&READ_ONLY);
+    fields.finish()?;
+    if let Some(is_protected) = is_protected {
+        ctx.commands.ask(|reply| Command::ProtectRecording { id, is_protected, reply })?;
+    }
+    get(ctx, id)
 }
 
 /// `DELETE /recordings/{id}`
@@ -148,6 +176,7 @@ mod tests {
             size: 45_678_912,
             path: "/var/lib/lightnvr/recordings/0/20250309_100000.mp4".into(),
             in_progress: false,
+            is_protected: false,
         }
     }
 
@@ -156,10 +185,11 @@ mod tests {
         let want = "{\"id\":1,\"stream_id\":0,\"stream_name\":\"Front Door\",\
                     \"start_time\":\"2025-03-09T10:00:00Z\",\"end_time\":\"2025-03-09T10:15:00Z\",\
                     \"duration\":900,\"size\":45678912,\"format\":\"mp4\",\
-                    \"path\":\"/var/lib/lightnvr/recordings/0/20250309_100000.mp4\"}";
+                    \"path\":\"/var/lib/lightnvr/recordings/0/20250309_100000.mp4\",\
+                    \"protected\":false}";
         assert_eq!(to_json(&row()), want);
         let running = to_json(&RecordingRow { in_progress: true, ..row() });
-        assert!(running.ends_with("100000.mp4\",\"in_progress\":true}"), "{running}");
+        assert!(running.ends_with("\"protected\":false,\"in_progress\":true}"), "{running}");
     }
 
     #[test]

@@ -20,12 +20,14 @@ pub enum Method {
 pub enum Route {
     Streams,
     Stream(u32),
+    Ledger(u32),
     Recordings,
     Recording(u64),
     Download(u64),
     System,
     Settings,
     Password,
+    AdoptStorage,
     OpenApi,
     Health,
     /// The page and what it loads.
@@ -39,6 +41,9 @@ pub fn parse_route(path: &str) -> Route {
     match parts[..] {
         ["api", "v1", "streams"] => Route::Streams,
         ["api", "v1", "streams", id] => parse_id(id).map_or(Route::NotFound, Route::Stream),
+        ["api", "v1", "streams", id, "ledger"] => {
+            parse_id(id).map_or(Route::NotFound, Route::Ledger)
+        }
         ["api", "v1", "recordings"] => Route::Recordings,
         ["api", "v1", "recordings", id] => parse_id(id).map_or(Route::NotFound, Route::Recording),
         ["api", "v1", "recordings", id, "download"] => {
@@ -47,6 +52,7 @@ pub fn parse_route(path: &str) -> Route {
         ["api", "v1", "system"] => Route::System,
         ["api", "v1", "settings"] => Route::Settings,
         ["api", "v1", "password"] => Route::Password,
+        ["api", "v1", "storage", "adopt"] => Route::AdoptStorage,
         ["api", "v1", "openapi.json"] => Route::OpenApi,
         ["api", ..] => Route::NotFound,
         ["healthz"] => Route::Health,
@@ -66,10 +72,10 @@ impl Route {
         use Method::{Delete, Get, Head, Post, Put};
         match self {
             Self::Streams => &[Get, Head, Post],
-            Self::Stream(_) => &[Get, Head, Put, Delete],
-            Self::Recording(_) => &[Get, Head, Delete],
+            Self::Stream(_) | Self::Recording(_) => &[Get, Head, Put, Delete],
             Self::Settings => &[Get, Head, Put],
             Self::Password => &[Put],
+            Self::AdoptStorage => &[Post],
             Self::NotFound => &[],
             _ => &[Get, Head],
         }
@@ -79,10 +85,10 @@ impl Route {
     pub fn allow(self) -> &'static str {
         match self {
             Self::Streams => "GET, HEAD, POST",
-            Self::Stream(_) => "GET, HEAD, PUT, DELETE",
-            Self::Recording(_) => "GET, HEAD, DELETE",
+            Self::Stream(_) | Self::Recording(_) => "GET, HEAD, PUT, DELETE",
             Self::Settings => "GET, HEAD, PUT",
             Self::Password => "PUT",
+            Self::AdoptStorage => "POST",
             Self::NotFound => "",
             _ => "GET, HEAD",
         }
@@ -119,12 +125,14 @@ mod tests {
         check_route("/api/v1/streams", Route::Streams);
         check_route("/api/v1/streams/7", Route::Stream(7));
         check_route("/api/v1/streams/0", Route::Stream(0));
+        check_route("/api/v1/streams/7/ledger", Route::Ledger(7));
         check_route("/api/v1/recordings", Route::Recordings);
         check_route("/api/v1/recordings/18446744073709551615", Route::Recording(u64::MAX));
         check_route("/api/v1/recordings/7/download", Route::Download(7));
         check_route("/api/v1/system", Route::System);
         check_route("/api/v1/settings", Route::Settings);
         check_route("/api/v1/password", Route::Password);
+        check_route("/api/v1/storage/adopt", Route::AdoptStorage);
         check_route("/api/v1/openapi.json", Route::OpenApi);
         check_route("/healthz", Route::Health);
     }
@@ -143,6 +151,7 @@ mod tests {
             "/api/v1/streams/%37",
             "/api/v1/streams/4294967296", // u32::MAX + 1
             "/api/v1/recordings/18446744073709551616",
+            "/api/v1/streams/x/ledger",
             "/api/v1/recordings/7/",
             "/api/v1/recordings/7/download/",
             "/api/v1/System",
@@ -171,6 +180,7 @@ mod tests {
             "/api/v1/recordings/1",
             "/api/v1/settings",
             "/api/v1/password",
+            "/api/v1/storage/adopt",
             "/healthz",
         ] {
             let route = parse_route(path);

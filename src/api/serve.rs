@@ -25,10 +25,12 @@ use super::json::BODY_BYTES_MAX;
 use super::render::render;
 use super::route::Method;
 use super::{Ctx, Request, answer, wire};
+use crate::nvr::command::PATIENT_MAX;
 use crate::system::pool;
 
 /// Threads that answer: as many requests may wait for the executor or the store at once.
 pub const HANDLERS: usize = 4;
+const _: () = assert!(PATIENT_MAX < HANDLERS);
 /// How long a handler waits for a request before it looks whether it is still needed.
 const HANDLER_WAKE: Duration = Duration::from_secs(60);
 /// tiny_http's accepting thread can also panic without a word (`dup` with a full descriptor table), so

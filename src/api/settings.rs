@@ -8,7 +8,7 @@ use super::{Ctx, Reply};
 use crate::config::settings::{
     BUFFER_SIZE_RANGE, MAX_STORAGE_SIZE_RANGE, MAX_STREAMS_RANGE, RETENTION_DAYS_RANGE,
     SEGMENT_SECONDS_RANGE, SWAP_SIZE_RANGE, Settings, SettingsPatch, WEB_PORT_RANGE,
-    check_allowed_hosts, check_hw_accel, check_storage_path,
+    check_allowed_hosts, check_hw_accel, check_path,
 };
 use crate::nvr::command::Command;
 
@@ -28,6 +28,7 @@ struct SettingsOut<'a> {
     hw_accel_enabled: bool,
     segment_seconds: u32,
     allowed_hosts: &'a [String],
+    swap_path: &'a str,
 }
 
 /// `GET /settings`
@@ -57,6 +58,7 @@ fn reply(settings: &Settings) -> Reply {
         hw_accel_enabled: settings.hw_accel_enabled,
         segment_seconds: settings.segment_seconds,
         allowed_hosts: &settings.allowed_hosts,
+        swap_path: &settings.swap_path,
     }))
 }
 
@@ -75,9 +77,11 @@ fn read_patch(fields: &Fields) -> Result<SettingsPatch, ApiError> {
         hw_accel_enabled: fields.boolean("hw_accel_enabled")?,
         segment_seconds: fields.whole("segment_seconds", &SEGMENT_SECONDS_RANGE)?,
         allowed_hosts: fields.texts("allowed_hosts")?,
+        swap_path: fields.text("swap_path")?.map(str::to_owned),
     };
     fields.finish()?;
-    patch.storage_path.as_deref().map(check_storage_path).transpose()?;
+    patch.storage_path.as_deref().map(|path| check_path("storage_path", path)).transpose()?;
+    patch.swap_path.as_deref().map(|path| check_path("swap_path", path)).transpose()?;
     patch.hw_accel_enabled.map(check_hw_accel).transpose()?;
     patch.allowed_hosts.as_deref().map(check_allowed_hosts).transpose()?;
     Ok(patch)

@@ -5,6 +5,7 @@ use miniserde::{Serialize, json};
 use super::error::ApiError;
 use super::json::Fields;
 use super::{Ctx, Reply, success};
+use crate::config::settings::{MAX_STORAGE_SIZE_RANGE, RETENTION_DAYS_RANGE};
 use crate::config::stream::{
     FPS_RANGE, PRIORITY_RANGE, SIDE_RANGE, StreamConfig, StreamPatch, check_name, check_url,
     codec_named,
@@ -45,11 +46,6 @@ struct ActualOut {
     bitrate: u64,
     keyframe_interval: f64,
     audio: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct ListOut<'a> {
-    streams: Vec<StreamOut<'a>>,
 }
 
 impl<'a> StreamOut<'a> {
@@ -96,8 +92,8 @@ fn rounded_2(x: f64) -> f64 {
 /// `GET /streams`
 pub fn list(ctx: &Ctx) -> Reply {
     let snapshot = ctx.snapshot.load();
-    let streams = snapshot.streams.iter().map(StreamOut::new).collect();
-    Reply::Json(json::to_string(&ListOut { streams }))
+    let streams: Vec<String> = snapshot.streams.iter().map(to_json).collect();
+    Reply::Json(format!(r#"{{"streams":[{}]}}"#, streams.join(",")))
 }
 
 /// `GET /streams/{id}`
@@ -129,7 +125,18 @@ pub fn delete(ctx: &Ctx, id: u32) -> Result<Reply, ApiError> {
 }
 
 fn one(view: &StreamView) -> Reply {
-    Reply::Json(json::to_string(&StreamOut::new(view)))
+    Reply::Json(to_json(view))
+}
+
+/// The JSON of one stream; overrides that it does not have are left out, which miniserde can't.
+fn to_json(view: &StreamView) -> String {
+    let mut out = json::to_string(&StreamOut::new(view));
+    out.truncate(out.len() - 1);
+    let (days, size) = (view.config.retention_days, view.config.max_storage_size);
+    out.extend(days.map(|days| format!(r#","retention_days":{days}"#)));
+    out.extend(size.map(|size| format!(r#","max_storage_size":{size}"#)));
+    out.push('}');
+    out
 }
 
 fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
@@ -147,6 +154,8 @@ fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
         codec: fields.word("codec", "must be h264, h265 or mjpeg", codec_named)?,
         priority: fields.whole("priority", &PRIORITY_RANGE)?,
         record: fields.boolean("record")?,
+        retention_days: fields.whole_or_null("retention_days", &RETENTION_DAYS_RANGE)?,
+        max_storage_size: fields.whole_or_null("max_storage_size", &MAX_STORAGE_SIZE_RANGE)?,
     };
     fields.ignore(&READ_ONLY);
     fields.finish()?;
@@ -180,7 +189,9 @@ mod tests {
         check_bad(r#"{"codec":"H264"}"#, "codec", "h264, h265 or mjpeg, got \"H264\"");
         check_bad(r#"{"enabled":1}"#, "enabled", "true or false, got 1");
         check_bad(r#"{"priority":101}"#, "priority", "from 0 to 100");
-        check_bad(r#"{"retention_days":7}"#, "retention_days", "unknown field");
+        check_bad(r#"{"retention_days":-1}"#, "retention_days", "from 0 to 36500 or null, got -1");
+        check_bad(r#"{"max_storage_size":"1 GB"}"#, "max_storage_size", "or null, got \"1 GB\"");
+        check_bad(r#"{"retention":7}"#, "retention", "unknown field");
     }
 
     #[test]
@@ -194,6 +205,13 @@ mod tests {
             ..StreamPatch::default()
         };
         assert_eq!(patch, want);
+    }
+
+    #[test]
+    fn null_clears_an_override() {
+        let body = r#"{"retention_days":null,"max_storage_size":5}"#;
+        let patch = read_patch(&Fields::parse(body.as_bytes()).expect("an object")).expect("fine");
+        assert_eq!((patch.retention_days, patch.max_storage_size), (Some(None), Some(Some(5))));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use miniserde::{Serialize, json};
 use super::error::ApiError;
 use super::{Ctx, MachineStats, Reply};
 use crate::VERSION;
-use crate::nvr::snapshot::{Snapshot, StreamStatus};
+use crate::nvr::snapshot::{Forecast, Snapshot, StreamStatus, StreamView};
+use crate::system::clock;
 
 /// The system as the contract writes it: these fields, in this order.
 #[derive(Serialize)]
@@ -21,6 +22,40 @@ struct SystemOut {
     streams_active: usize,
     streams_total: usize,
     recordings_total: u64,
+    buffers: Vec<BufferOut>,
+    forecast: Vec<ForecastOut>,
+}
+
+/// What waits between a stream that runs and its recordings.
+#[derive(Serialize)]
+struct BufferOut {
+    stream_id: u32,
+    ram_bytes: u64,
+    spilled_bytes: u64,
+    seconds_held: f64,
+    seconds_headroom: Option<f64>,
+    protection: &'static str,
+    packets_dropped: u64,
+}
+
+/// How long recordings of a stream will be kept.
+#[derive(Serialize)]
+struct ForecastOut {
+    stream_id: u32,
+    days_kept: Option<f64>,
+    days_wished: Option<u32>,
+    short_from: Option<String>,
+}
+
+impl ForecastOut {
+    fn new(forecast: &Forecast) -> Self {
+        Self {
+            stream_id: forecast.stream_id,
+            days_kept: forecast.days_kept.map(|days| (days * 100.0).round() / 100.0),
+            days_wished: forecast.days_wished,
+            short_from: forecast.short_from_ms.map(clock::iso_seconds),
+        }
+    }
 }
 
 /// `GET /system`
@@ -46,7 +81,23 @@ fn system_out(machine: &MachineStats, snapshot: &Snapshot, uptime: u64, total: u
         streams_active: snapshot.streams.iter().filter(|view| is_active(view.status)).count(),
         streams_total: snapshot.streams.len(),
         recordings_total: total,
+        buffers: snapshot.streams.iter().filter_map(buffer_out).collect(),
+        forecast: snapshot.forecast.iter().map(ForecastOut::new).collect(),
     }
+}
+
+fn buffer_out(view: &StreamView) -> Option<BufferOut> {
+    let buffer = view.buffer.as_ref()?;
+    let seconds = |ms: u64| (ms / 100) as f64 / 10.0;
+    Some(BufferOut {
+        stream_id: view.config.id,
+        ram_bytes: buffer.ram_bytes,
+        spilled_bytes: buffer.spilled_bytes,
+        seconds_held: seconds(buffer.held_ms),
+        seconds_headroom: buffer.headroom_ms.map(seconds),
+        protection: buffer.protection,
+        packets_dropped: buffer.dropped,
+    })
 }
 
 /// One decimal, and in range whatever was measured.
@@ -76,6 +127,8 @@ mod tests {
             settings: Settings::new("/data".into()),
             running: vec![],
             ailments: vec![],
+            ledger: vec![],
+            forecast: vec![],
             at_ms: 0,
         }
     }

@@ -25,7 +25,9 @@ pub const SEGMENT_SECONDS_RANGE: RangeInclusive<u64> = 10..=3600;
 pub const ALLOWED_HOSTS_MAX: usize = 16;
 /// Longest host name in bytes (RFC 1035 section 2.3.4, in text form).
 pub const HOST_BYTES_MAX: usize = 253;
-/// Longest `storage_path` in bytes: room for the names below it within PATH_MAX (4096).
+/// The swap file's name in the data directory, unless a setting says otherwise.
+const SWAP_NAME: &str = "lightnvr.swap";
+/// Longest `storage_path` and `swap_path` in bytes: room for the names below it within PATH_MAX (4096).
 pub const STORAGE_PATH_BYTES_MAX: usize = 3072;
 
 /// Every setting, in the order in which the API answers them.
@@ -50,6 +52,8 @@ pub struct Settings {
     pub segment_seconds: u32,
     /// Further host names under which the page may be reached.
     pub allowed_hosts: Vec<String>,
+    /// Absolute path of the swap file.
+    pub swap_path: String,
 }
 
 /// Any subset of the settings, each field already in its range.
@@ -68,12 +72,15 @@ pub struct SettingsPatch {
     pub hw_accel_enabled: Option<bool>,
     pub segment_seconds: Option<u32>,
     pub allowed_hosts: Option<Vec<String>>,
+    pub swap_path: Option<String>,
 }
 
 impl Settings {
-    /// The defaults of a fresh data directory; `storage_path` depends on where that is.
+    /// The defaults of a fresh data directory; `storage_path` is in it, and the swap file beside it.
     pub fn new(storage_path: String) -> Self {
+        let data_dir = storage_path.rsplit_once('/').map_or("", |(parent, _)| parent);
         Self {
+            swap_path: format!("{data_dir}/{SWAP_NAME}"),
             storage_path,
             max_storage_size: 0,
             retention_days: 30,
@@ -92,7 +99,7 @@ impl Settings {
 
     /// An error that names the first field outside its range.
     pub fn check(&self) -> Result<(), FieldError> {
-        check_storage_path(&self.storage_path)?;
+        check_path("storage_path", &self.storage_path)?;
         check_range("max_storage_size", self.max_storage_size, &MAX_STORAGE_SIZE_RANGE)?;
         check_range("retention_days", self.retention_days.into(), &RETENTION_DAYS_RANGE)?;
         check_range("web_port", self.web_port.into(), &WEB_PORT_RANGE)?;
@@ -101,7 +108,8 @@ impl Settings {
         check_range("swap_size", self.swap_size, &SWAP_SIZE_RANGE)?;
         check_hw_accel(self.hw_accel_enabled)?;
         check_range("segment_seconds", self.segment_seconds.into(), &SEGMENT_SECONDS_RANGE)?;
-        check_allowed_hosts(&self.allowed_hosts)
+        check_allowed_hosts(&self.allowed_hosts)?;
+        check_path("swap_path", &self.swap_path)
     }
 
     /// These settings with `patch` applied.
@@ -124,14 +132,15 @@ impl Settings {
             swap_size,
             hw_accel_enabled,
             segment_seconds,
-            allowed_hosts
+            allowed_hosts,
+            swap_path
         )
     }
 }
 
-/// An error unless `path` is absolute and free of what makes two texts name one place.
-pub fn check_storage_path(path: &str) -> Result<(), FieldError> {
-    let bad = |what: String| Err(FieldError::new("storage_path", what));
+/// An error that names `field` unless `path` is absolute and free of what makes two texts name one place.
+pub fn check_path(field: &'static str, path: &str) -> Result<(), FieldError> {
+    let bad = |what: String| Err(FieldError::new(field, what));
     if path.len() > STORAGE_PATH_BYTES_MAX {
         let len = path.len();
         return bad(format!("must be at most {STORAGE_PATH_BYTES_MAX} bytes, got {len}"));
@@ -209,6 +218,7 @@ mod tests {
         check_bad(|s| s.swap_size = u64::MAX, "swap_size", "from 0 to 1099511627776");
         check_bad(|s| s.hw_accel_enabled = true, "hw_accel_enabled", "must be false");
         check_bad(|s| s.segment_seconds = 9, "segment_seconds", "from 10 to 3600");
+        check_bad(|s| s.swap_path = "swap".into(), "swap_path", "absolute");
         check_bad(|s| s.allowed_hosts = vec!["a".into(); 17], "allowed_hosts", "at most 16");
         check_bad(
             |s| s.allowed_hosts = vec!["a".into(), "a:80".into()],
@@ -238,7 +248,7 @@ mod tests {
             prop_assert_eq!(new.web_port, old.web_port);
             prop_assert_eq!(
                 new.check().is_ok(),
-                check_storage_path(&new.storage_path).is_ok()
+                check_path("storage_path", &new.storage_path).is_ok()
                     && new.retention_days <= 36_500
                     && (256..=65_536).contains(&new.buffer_size)
             );

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::settings::{MAX_STORAGE_SIZE_RANGE, RETENTION_DAYS_RANGE};
 use super::{FieldError, check_range, url};
 use crate::media::format::VideoCodec;
 
@@ -38,6 +39,10 @@ pub struct StreamConfig {
     /// 0 to 100, higher matters more.
     pub priority: u8,
     pub record: bool,
+    /// In place of the setting of that name.
+    pub retention_days: Option<u32>,
+    /// Bytes that recordings of this stream may take, beside the setting for all together; 0 for no limit.
+    pub max_storage_size: Option<u64>,
 }
 
 /// Any subset of the changeable fields: the body of POST and PUT, each field already in its range.
@@ -53,6 +58,9 @@ pub struct StreamPatch {
     pub codec: Option<VideoCodec>,
     pub priority: Option<u8>,
     pub record: Option<bool>,
+    /// `Some(None)` clears the override.
+    pub retention_days: Option<Option<u32>>,
+    pub max_storage_size: Option<Option<u64>>,
 }
 
 impl StreamConfig {
@@ -104,6 +112,8 @@ impl StreamConfig {
             codec: VideoCodec::H264,
             priority: PRIORITY_DEFAULT,
             record: true,
+            retention_days: None,
+            max_storage_size: None,
         }
     }
 
@@ -119,6 +129,8 @@ impl StreamConfig {
             codec: patch.codec.unwrap_or(self.codec),
             priority: patch.priority.unwrap_or(self.priority),
             record: patch.record.unwrap_or(self.record),
+            retention_days: patch.retention_days.unwrap_or(self.retention_days),
+            max_storage_size: patch.max_storage_size.unwrap_or(self.max_storage_size),
         }
     }
 
@@ -129,6 +141,10 @@ impl StreamConfig {
         check_range("height", self.height.into(), &SIDE_RANGE)?;
         check_range("fps", self.fps.into(), &FPS_RANGE)?;
         check_range("priority", self.priority.into(), &PRIORITY_RANGE)?;
+        let days = self.retention_days.unwrap_or(0);
+        check_range("retention_days", days.into(), &RETENTION_DAYS_RANGE)?;
+        let size = self.max_storage_size.unwrap_or(0);
+        check_range("max_storage_size", size, &MAX_STORAGE_SIZE_RANGE)?;
         Ok(self)
     }
 }
@@ -138,7 +154,8 @@ impl fmt::Debug for StreamConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "stream {} {:?} {:?} enabled={} {}x{}@{} {} priority={} record={}",
+            "stream {} {:?} {:?} enabled={} {}x{}@{} {} priority={} record={} \
+             retention_days={:?} max_storage_size={:?}",
             self.id,
             self.name,
             self.url_masked(),
@@ -148,7 +165,9 @@ impl fmt::Debug for StreamConfig {
             self.fps,
             self.codec.name(),
             self.priority,
-            self.record
+            self.record,
+            self.retention_days,
+            self.max_storage_size
         )
     }
 }
@@ -165,6 +184,8 @@ impl fmt::Debug for StreamPatch {
             .field("codec", &self.codec)
             .field("priority", &self.priority)
             .field("record", &self.record)
+            .field("retention_days", &self.retention_days)
+            .field("max_storage_size", &self.max_storage_size)
             .finish()
     }
 }

@@ -17,9 +17,9 @@ pub mod h264;
 pub mod h265;
 mod h265_sps;
 #[cfg(test)]
-mod media_clip;
+pub(crate) mod media_clip;
 #[cfg(test)]
-mod media_tool;
+pub(crate) mod media_tool;
 mod mp4_box;
 pub mod nal;
 pub mod packet;

@@ -10,12 +10,17 @@ use smol::channel::{Receiver, Sender};
 use super::command::{Command, CommandError, Reply};
 use super::snapshot::StreamView;
 use super::state::Nvr;
+use super::swap::{SwapChange, SwapError};
 use crate::config::FieldError;
 use crate::config::settings::{Settings, SettingsPatch};
 use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::listener::Listener;
-use crate::record::{RecordError, disk};
+use crate::record::RecordError;
+use crate::record::retention::{self, Doomed};
 use crate::store::Change;
+use crate::store::row::RecordingRow;
+use crate::store::spans::Life;
+use crate::system::clock;
 use crate::system::pool::PoolError;
 
 /// What only the commands need.
@@ -41,6 +46,12 @@ fn internal(error: &RecordError) -> CommandError {
     }
 }
 
+/// What needs a storage that is not there, or does not take it, can be tried again.
+fn no_storage(error: &RecordError) -> CommandError {
+    log::warn!("command: {error}");
+    CommandError::Busy { what: error.for_owner().to_owned(), retry_after_s: 5 }
+}
+
 fn answer<T>(reply: &Reply<T>, result: Result<T, CommandError>) {
     // A client that has gone away does not want the answer any more.
     let _ = reply.try_send(result);
@@ -50,7 +61,9 @@ impl Applier {
     /// Carries out commands for ever.
     pub async fn run(self, commands: Receiver<Command>) {
         while let Ok(command) = commands.recv().await {
-            self.apply(command).await;
+            if command.is_wanted() {
+                self.apply(command).await;
+            }
         }
     }
 
@@ -66,6 +79,10 @@ impl Applier {
             Command::DeleteRecording { id, reply } => {
                 answer(&reply, self.delete_recording(id).await);
             }
+            Command::ProtectRecording { id, is_protected, reply } => {
+                answer(&reply, self.protect_recording(id, is_protected).await);
+            }
+            Command::AdoptStorage { reply } => answer(&reply, self.adopt_storage().await),
             Command::UpdateSettings { patch, reply } => match self.update_settings(&patch).await {
                 Ok((settings, listener)) => {
                     answer(&reply, Ok(settings));
@@ -82,7 +99,11 @@ impl Applier {
     }
 
     async fn commit(&self, change: Change) -> Result<(), CommandError> {
-        let committed = self.nvr.parts.recordings.commit(vec![change]).await;
+        self.commit_all(vec![change]).await
+    }
+
+    async fn commit_all(&self, changes: Vec<Change>) -> Result<(), CommandError> {
+        let committed = self.nvr.parts.recordings.commit(changes).await;
         committed.map_err(|error| internal(&error))
     }
 
@@ -111,7 +132,8 @@ impl Applier {
                 format!("there are {max} streams already; the setting max_streams allows no more");
             return Err(bad_field("max_streams", what));
         }
-        self.commit(Change::PutStream(config.clone())).await?;
+        let life = Life { stream_id: id, created_ms: clock::wall_ms(), removed_ms: None };
+        self.commit_all(vec![Change::PutStream(config.clone()), Change::PutLife(life)]).await?;
         self.nvr.add_stream(config);
         self.published(id)
     }
@@ -127,13 +149,18 @@ impl Applier {
         if config != was {
             self.commit(Change::PutStream(config.clone())).await?;
             self.nvr.change_stream(config).await;
+            self.nvr.wake_retention();
         }
         self.published(id)
     }
 
     async fn delete_stream(&self, id: u32) -> Result<(), CommandError> {
         self.nvr.stream_config(id).ok_or(CommandError::NotFound("Stream not found"))?;
-        self.commit(Change::RemoveStream(id)).await?;
+        let now_ms = clock::wall_ms();
+        let life = self.nvr.parts.recordings.store.reader().life(id);
+        let created_ms = life.ok().flatten().map_or(now_ms, |life| life.created_ms);
+        let life = Life { stream_id: id, created_ms, removed_ms: Some(now_ms) };
+        self.commit_all(vec![Change::RemoveStream(id), Change::PutLife(life)]).await?;
         self.nvr.remove_stream(id).await;
         self.nvr.publish();
         Ok(())
@@ -147,19 +174,47 @@ impl Applier {
                 "this recording is still being written; it can be deleted once it is finished",
             ));
         }
+        let row = self.recording(id).await?;
+        let doomed = vec![Doomed { id, path: row.path }];
+        retention::delete(recordings, doomed).await.map_err(|error| internal(&error))?;
+        self.nvr.wake_retention();
+        Ok(())
+    }
+
+    async fn recording(&self, id: u64) -> Result<RecordingRow, CommandError> {
+        let recordings = &self.nvr.parts.recordings;
         let reader = recordings.store.reader();
         let found = recordings.store_pool.run(move || reader.recording(id)).await;
-        let row = found
+        found
             .map_err(RecordError::Pool)
             .and_then(|found| found.map_err(RecordError::Store))
             .map_err(|error| internal(&error))?
-            .ok_or(CommandError::NotFound("Recording not found"))?;
-        let path = std::path::PathBuf::from(row.path);
-        let pool = recordings.disks.pool_for(&path);
-        let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
-        let removed = pool.run(move || disk::remove(&path)).await.map_err(RecordError::Pool);
-        removed.and_then(|done| done).map_err(|error| internal(&error))?;
-        self.commit(Change::RemoveRecording(id)).await
+            .ok_or(CommandError::NotFound("Recording not found"))
+    }
+
+    async fn protect_recording(&self, id: u64, is_protected: bool) -> Result<(), CommandError> {
+        let recordings = &self.nvr.parts.recordings;
+        let is_open = recordings.protect_open(id, is_protected).await;
+        if !is_open.map_err(|error| internal(&error))? {
+            if recordings.is_open(id) {
+                let what = "the recording is being finished".into();
+                return Err(CommandError::Busy { what, retry_after_s: 1 });
+            }
+            let row = self.recording(id).await?;
+            if row.is_protected != is_protected {
+                let row = RecordingRow { is_protected, ..row };
+                self.commit(Change::PutRecording(row)).await?;
+            }
+        }
+        self.nvr.publish();
+        self.nvr.wake_retention();
+        Ok(())
+    }
+
+    async fn adopt_storage(&self) -> Result<(), CommandError> {
+        let adopted = self.nvr.parts.recordings.adopt().await;
+        self.nvr.publish();
+        adopted.map_err(|error| no_storage(&error))
     }
 
     async fn update_settings(
@@ -178,6 +233,7 @@ impl Applier {
         if settings.storage_path != was.storage_path {
             self.probe_storage(&settings.storage_path).await?;
         }
+        let swap = self.prepare_swap(&was, &settings).await?;
         let mut listener = None;
         if settings.web_port != was.web_port && self.listeners.is_some() {
             let address = (std::net::Ipv4Addr::UNSPECIFIED, settings.web_port).into();
@@ -195,18 +251,38 @@ impl Applier {
         }
         if settings != was {
             self.commit(Change::PutSettings(settings.clone())).await?;
+            if settings.storage_path != was.storage_path {
+                let root = Path::new(&settings.storage_path).to_path_buf();
+                // Why not is in the state of the streams and in /healthz.
+                let _ = self.nvr.parts.recordings.move_to(root).await;
+            }
             self.nvr.change_settings(settings.clone());
+            self.nvr.use_swap(swap).await;
+            self.nvr.wake_retention();
             self.nvr.publish();
         }
         Ok((settings, listener))
     }
 
+    /// The swap file that the changed settings want, made before they are in force.
+    async fn prepare_swap(
+        &self,
+        was: &Settings,
+        is: &Settings,
+    ) -> Result<SwapChange, CommandError> {
+        self.nvr.prepare_swap(was, is).await.map_err(|what| match what {
+            SwapError::File(what) => bad_field("swap_path", what),
+            SwapError::Size(what) => bad_field("swap_size", what),
+            SwapError::Busy => CommandError::Busy {
+                what: "earlier swap files are still read".into(),
+                retry_after_s: 5,
+            },
+        })
+    }
+
     async fn probe_storage(&self, path: &str) -> Result<(), CommandError> {
-        let path = Path::new(path).to_path_buf();
-        let pool = self.nvr.parts.recordings.disks.pool_for(&path);
-        let pool = pool.map_err(|error| internal(&RecordError::disk(&path, &error)))?;
-        let probed = pool.run(move || disk::probe(&path)).await.map_err(RecordError::Pool);
-        probed.and_then(|done| done).map_err(|error| match error {
+        let probed = self.nvr.parts.recordings.probe(Path::new(path).to_path_buf()).await;
+        probed.map_err(|error| match error {
             RecordError::Disk { kind, .. } => bad_field(
                 "storage_path",
                 format!("can't be created or written ({kind}); it must be an absolute path of a writable directory"),

@@ -6,6 +6,9 @@
 pub mod apply;
 pub mod command;
 pub mod gauges;
+pub mod ledger;
+pub mod retain;
 pub mod snapshot;
 pub mod start;
 pub mod state;
+pub mod swap;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
+use crate::ledger::journal_core::Entry;
 
 /// State of a stream's connection, as the API names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,25 @@ pub struct StreamView {
     pub actual: Option<Actual>,
     /// What the owner could change on the camera, in words.
     pub advice: Vec<String>,
+    /// What waits for the disk; `None` while the stream does not run.
+    pub buffer: Option<StreamBuffer>,
+}
+
+/// What waits between a stream and its recordings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamBuffer {
+    pub ram_bytes: u64,
+    pub spilled_bytes: u64,
+    /// Bytes of RAM of its own that are free.
+    pub own_free: u64,
+    /// Recorder's clock between the oldest and the newest packet.
+    pub held_ms: u64,
+    /// For how long the disk may stall from now on at the present bitrate; `None` without one.
+    pub headroom_ms: Option<u64>,
+    /// `ram`, `swap`, `borrowed`, `none`.
+    pub protection: &'static str,
+    /// Packets lost since the stream was started.
+    pub dropped: u64,
 }
 
 /// What is synced of a recording that is being written: overrides its row, or stands in for it.
@@ -69,6 +89,19 @@ pub struct RunningRecording {
     pub size: u64,
     /// Absolute path.
     pub path: String,
+    pub is_protected: bool,
+}
+
+/// How long recordings of one stream will be kept if all goes on as it does now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forecast {
+    pub stream_id: u32,
+    /// `None`: without end, or nothing is being received.
+    pub days_kept: Option<f64>,
+    /// `retention_days` that hold for it; `None`: until space is needed.
+    pub days_wished: Option<u32>,
+    /// From when on the wish can't be met, Unix milliseconds; `None` if it can.
+    pub short_from_ms: Option<i64>,
 }
 
 /// Why `/healthz` is not 200; empty when all is well.
@@ -83,6 +116,10 @@ pub struct Snapshot {
     /// By rising id.
     pub running: Vec<RunningRecording>,
     pub ailments: Ailments,
+    /// Spans of the ledger that are not over or not yet in the store.
+    pub ledger: Vec<Entry>,
+    /// By rising id of the stream.
+    pub forecast: Vec<Forecast>,
     /// When the executor published it, milliseconds of the monotonic clock since the program began.
     pub at_ms: u64,
 }

@@ -1,6 +1,6 @@
 //! Puts the program together, runs it, and takes it apart on SIGTERM.
 //!
-//! Order at the start: lock, store, password, recovery, threads, executor, sockets, ready line. Order at the end: sources,
+//! Order at the start: lock, store, password, threads, executor, sockets, storage, streams, recovery, ready line. Order at the end: sources,
 //! recorders with their last rows, exit.
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -21,26 +21,35 @@ use smol::future::FutureExt;
 use super::apply::Applier;
 use super::command::command_queue;
 use super::gauges::Gauges;
+use super::ledger;
 use super::snapshot::{Snapshot, SnapshotCell};
 use super::state::{Nvr, Parts};
 use crate::api::serve;
 use crate::args::RunArgs;
+use crate::buffer::spill::Buffers;
 use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::auth::{self, Auth};
 use crate::http::gate::{Gate, GateConfig};
 use crate::http::listener;
 use crate::record::disk::Disks;
 use crate::record::open::OpenRecordings;
-use crate::record::{check as record_check, recovery};
-use crate::store::{Change, Loaded, Store};
+use crate::record::{check as record_check, real_disk, rebuild};
+use crate::store::{Change, FILE_NAME, Loaded, Store, StoreError};
 use crate::system::pool::Pool;
-use crate::system::{log as log_thread, signal, wait};
+use crate::system::{log as log_thread, memory, signal, stats, wait};
 
 /// SIGTERM to exit takes 3 s at most; what is not done by then is left for recovery.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(2700);
 /// Jobs that wait for a codec thread.
 const CODEC_JOBS_MAX: usize = 64;
 const CODEC_THREADS_MAX: usize = 3;
+/// How long the streams wait for the storage's marker at the start.
+const STORAGE_PATIENCE: Duration = Duration::from_millis(250);
+/// How long the ready line waits for recovery, beside which the streams record already.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(1);
+const RECOVERY_LOOK: Duration = Duration::from_millis(10);
+/// One part in so many of the memory that is available at the start may be borrowed by streams.
+const BORROWED_PART: u64 = 4;
 /// Random bytes of a generated password: 15 bytes are 120 bits and 20 characters of base64.
 const PASSWORD_BYTES: usize = 15;
 const PASSWORD_CHARS_GOOD: usize = 10;
@@ -90,8 +99,58 @@ fn try_check(data_dir: &Path) -> Result<Vec<String>, String> {
     let _lock = lock(data_dir, false)?;
     let store = Store::open_unchanged(data_dir).map_err(|error| error.to_string())?;
     let loaded = store.load(default_storage(data_dir)).map_err(|error| error.to_string())?;
-    record_check::check(&store, Path::new(&loaded.settings.storage_path))
-        .map_err(|error| error.to_string())
+    let root = PathBuf::from(&loaded.settings.storage_path);
+    record_check::check(&store, &real_disk::opener(), &root).map_err(|error| error.to_string())
+}
+
+/// Runs `lightnvr check --rebuild`.
+pub fn rebuild(data_dir: &Path, storage: Option<PathBuf>) -> ExitCode {
+    match try_rebuild(data_dir, storage) {
+        Ok(done) => {
+            println!("{done}");
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("lightnvr: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_rebuild(data_dir: &Path, storage: Option<PathBuf>) -> Result<String, String> {
+    let data_dir =
+        data_dir.canonicalize().map_err(|error| format!("{}: {error}", data_dir.display()))?;
+    let _lock = lock(&data_dir, true)?;
+    let (store, mut loaded) = open_or_set_aside(&data_dir)?;
+    if let Some(storage) = storage {
+        let storage =
+            storage.canonicalize().map_err(|error| format!("{}: {error}", storage.display()))?;
+        loaded.settings.storage_path = storage.to_string_lossy().into_owned();
+        let change = Change::PutSettings(loaded.settings.clone());
+        store.commit(&[change]).map_err(|error| error.to_string())?;
+    }
+    let root = PathBuf::from(&loaded.settings.storage_path);
+    let rebuilt = rebuild::rebuild(&store, &real_disk::opener(), &root, loaded.next_recording_id);
+    rebuilt.map_err(|error| format!("{}: {error}", root.display()))
+}
+
+/// The store as it is; one that can't be read makes room for an empty one and is kept beside it.
+fn open_or_set_aside(data_dir: &Path) -> Result<(Store, Loaded), String> {
+    let open = || {
+        let store = Store::open(data_dir)?;
+        let loaded = store.load(default_storage(data_dir))?;
+        Ok::<_, StoreError>((store, loaded))
+    };
+    match open() {
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::Database(_))) => {
+            let (path, aside) = (data_dir.join(FILE_NAME), data_dir.join("store.redb.broken"));
+            println!("{error}; kept as {}", aside.display());
+            std::fs::rename(&path, &aside)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            open().map_err(|error| error.to_string())
+        }
+        opened => opened.map_err(|error| error.to_string()),
+    }
 }
 
 fn default_storage(data_dir: &Path) -> String {
@@ -137,14 +196,13 @@ fn try_run(args: RunArgs) -> Result<(), String> {
         None => first_password(&args, &data_dir, &store)?,
     };
     let root = PathBuf::from(&loaded.settings.storage_path);
-    let recovered = recovery::recover(&store, &root, loaded.next_recording_id);
-    let (next_recording_id, done) = recovered.map_err(|error| format!("recovery: {error}"))?;
-    if done != recovery::Recovered::default() {
-        log::info!("recovery: {done:?}");
-    }
+    let down = ledger::last_alive(&store, &loaded.streams).map_err(|error| error.to_string())?;
+    let next_recording_id = loaded.next_recording_id;
     if args.is_demo && loaded.streams.is_empty() {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
+    memory::lock();
+    let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
     let executor = Rc::new(LocalExecutor::new());
     let disks = Disks::default();
     let store_pool = disks.pool_for(&data_dir).map_err(|error| format!("disk thread: {error}"))?;
@@ -156,17 +214,27 @@ fn try_run(args: RunArgs) -> Result<(), String> {
         executor: Rc::clone(&executor),
         auth: Rc::new(Auth::new(phc, codec.clone())),
         codec,
-        recordings: OpenRecordings::new(store, store_pool, disks, root, next_recording_id),
+        recordings: OpenRecordings::new(
+            store,
+            store_pool,
+            disks,
+            real_disk::opener(),
+            root,
+            next_recording_id,
+        ),
+        buffers: Buffers::new(borrowed_bytes_max(), started),
         cell: SnapshotCell::new(Snapshot {
             streams: Vec::new(),
             settings: loaded.settings.clone(),
             running: Vec::new(),
             ailments: Vec::new(),
+            ledger: Vec::new(),
+            forecast: Vec::new(),
             at_ms: 0,
         }),
         started,
     };
-    let main = serve_all(args, data_dir, parts, loaded);
+    let main = serve_all(args, data_dir, parts, loaded, down);
     smol::block_on(executor.run(main))
 }
 
@@ -176,6 +244,7 @@ async fn serve_all(
     data_dir: PathBuf,
     parts: Parts,
     loaded: Loaded,
+    down: Option<ledger::Down>,
 ) -> Result<(), String> {
     let web_port = loaded.settings.web_port;
     let address = args.listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, web_port).into());
@@ -203,7 +272,10 @@ async fn serve_all(
     ));
     let (listeners, listener_receiver) = bounded(1);
     listeners.send(listening).await.map_err(|error| error.to_string())?;
+    // A disk that does not answer delays nobody else.
+    parts.recordings.look_at_storage().or(wait::pause(STORAGE_PATIENCE)).await;
     let nvr = Nvr::new(parts, loaded.settings, loaded.next_stream_id);
+    nvr.set_down(down);
     for config in loaded.streams {
         nvr.add_stream(config);
     }
@@ -217,10 +289,17 @@ async fn serve_all(
         executor.spawn(applier.run(command_receiver)),
         executor.spawn(Rc::clone(&nvr).keep_published()),
         executor.spawn(Rc::clone(&nvr).keep_synced()),
+        executor.spawn(Rc::clone(&nvr).keep_retained()),
+        executor.spawn(Rc::clone(&nvr).keep_clock()),
         executor.spawn(gauges.keep_measured(Rc::clone(&nvr))),
+        executor.spawn(keep_storage(Rc::clone(&nvr))),
+        executor.spawn(Rc::clone(&nvr.parts.buffers).run()),
+        executor.spawn(Rc::clone(&nvr).keep_swap_file()),
+        executor.spawn(Rc::clone(&nvr).keep_memory_watched()),
     ];
     let gate_executor = Rc::clone(&executor);
     tasks.push(executor.spawn(async move { gate.serve(&gate_executor, listener_receiver).await }));
+    settled(&nvr).or(wait::pause(RECOVERY_PATIENCE)).await;
     let mut terminated = Box::pin(signal::terminated());
     // From here on a signal ends the program in order, also one that comes with the ready line.
     let early = smol::future::poll_once(&mut terminated).await;
@@ -230,10 +309,31 @@ async fn serve_all(
         None => terminated.await,
     };
     log::info!("{}: stopping", name.map_err(|error| format!("signals: {error}"))?);
-    nvr.stop_all().or(wait::pause(SHUTDOWN_MAX)).await;
+    let stopped = async {
+        nvr.stop_all().await;
+        nvr.flush_ledger().await;
+    };
+    stopped.or(wait::pause(SHUTDOWN_MAX)).await;
     drop((tasks, server));
     log_thread::flush();
     Ok(())
+}
+
+async fn keep_storage(nvr: Rc<Nvr>) {
+    nvr.parts.recordings.keep_storage().await;
+}
+
+/// Resolves when what an earlier life left is settled.
+async fn settled(nvr: &Nvr) {
+    while !nvr.parts.recordings.is_compared() {
+        wait::pause(RECOVERY_LOOK).await;
+    }
+}
+
+/// What all streams together may borrow when the disk does not keep up.
+fn borrowed_bytes_max() -> usize {
+    let available_kib = stats::memory().map_or(0, |memory| memory.available_kib);
+    usize::try_from(available_kib * 1024 / BORROWED_PART).unwrap_or(usize::MAX)
 }
 
 /// A line on standard output; a closed pipe is no reason to stop recording.

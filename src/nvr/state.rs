@@ -12,7 +12,10 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
 use smol::{LocalExecutor, Task, Timer};
 
-use super::snapshot::{Snapshot, SnapshotCell, StreamStatus, StreamView};
+use super::ledger::Ledger;
+use super::snapshot::{Forecast, Snapshot, SnapshotCell, StreamStatus, StreamView};
+use super::swap::{self, Swap};
+use crate::buffer::spill::Buffers;
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
 use crate::http::auth::Auth;
@@ -20,7 +23,7 @@ use crate::record::RecordError;
 use crate::record::cut_core::CutConfig;
 use crate::record::open::OpenRecordings;
 use crate::record::writer;
-use crate::stream::hub::Hub;
+use crate::stream::hub::{Hub, RingConfig};
 use crate::stream::supervisor;
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopper, stop_pair};
@@ -57,6 +60,7 @@ pub struct Parts {
     pub executor: Rc<LocalExecutor<'static>>,
     pub codec: Pool,
     pub recordings: Rc<OpenRecordings>,
+    pub buffers: Rc<Buffers>,
     pub auth: Rc<Auth>,
     pub cell: SnapshotCell,
     pub started: Instant,
@@ -70,14 +74,23 @@ pub struct Nvr {
     next_stream_id: RefCell<u32>,
     changed: Sender<()>,
     changes: Receiver<()>,
+    /// Recorders of stopped streams whose disk has not answered yet.
+    lingering: RefCell<Vec<Task<()>>>,
     /// When the sync round that is under way began, and what the last one said.
     round_since: RefCell<Option<Instant>>,
     round_error: RefCell<Option<&'static str>>,
+    pub swap: Swap,
+    pub(super) ledger: Ledger,
+    /// What retention said last, and how it is asked to look again.
+    pub(super) forecast: RefCell<Vec<Forecast>>,
+    pub(super) retention_wake: Sender<()>,
+    pub(super) retention_asked: Receiver<()>,
 }
 
 impl Nvr {
     pub fn new(parts: Parts, settings: Settings, next_stream_id: u32) -> Rc<Self> {
         let (changed, changes) = bounded(1);
+        let (retention_wake, retention_asked) = bounded(1);
         Rc::new(Self {
             parts,
             settings: RefCell::new(settings),
@@ -85,13 +98,26 @@ impl Nvr {
             next_stream_id: RefCell::new(next_stream_id),
             changed,
             changes,
+            lingering: RefCell::default(),
             round_since: RefCell::default(),
             round_error: RefCell::default(),
+            swap: Swap::default(),
+            ledger: Ledger::default(),
+            forecast: RefCell::default(),
+            retention_wake,
+            retention_asked,
         })
     }
 
     pub fn settings(&self) -> Settings {
         self.settings.borrow().clone()
+    }
+
+    /// Calls `visit` for each stream with its hub, if it runs; by rising id.
+    pub(super) fn each_stream(&self, mut visit: impl FnMut(&StreamConfig, Option<&Hub>)) {
+        for stream in self.streams.borrow().values() {
+            visit(&stream.config, stream.running.as_ref().map(|running| &*running.hub));
+        }
     }
 
     /// The id that the next stream gets; counts up.
@@ -134,9 +160,14 @@ impl Nvr {
     }
 
     fn start_stream(&self, config: &StreamConfig) -> Running {
-        let ring_bytes = self.ring_bytes();
+        let ring = RingConfig {
+            stream_id: config.id,
+            priority: config.priority,
+            bytes_max: self.ring_bytes(),
+        };
         let (changed, started) = (self.changed.clone(), self.parts.started);
-        let hub = Rc::new(Hub::new(ring_bytes, config.record, changed, started));
+        let hub = Hub::new(&self.parts.buffers, &ring, config.record, changed, started);
+        let hub = Rc::new(hub);
         let cut = Rc::new(RefCell::new(self.cut_config(config)));
         let (recorder_stop, recorder_stopped) = stop_pair();
         let recordings = Rc::clone(&self.parts.recordings);
@@ -172,12 +203,13 @@ impl Nvr {
         };
         let running = match running {
             Some(running) if !config.enabled => {
-                stop(running).await;
+                self.linger(stop(running).await);
                 None
             }
             Some(mut running) => {
                 *running.cut.borrow_mut() = self.cut_config(&config);
                 running.hub.set_recording(config.record);
+                running.hub.set_priority(config.priority);
                 if fetches_other(&was, &config) {
                     stop_source(&mut running).await;
                     running.hub.set_status(StreamStatus::Connecting, String::new());
@@ -194,13 +226,20 @@ impl Nvr {
     pub async fn remove_stream(&self, id: u32) {
         let removed = self.streams.borrow_mut().remove(&id);
         if let Some(running) = removed.and_then(|stream| stream.running) {
-            stop(running).await;
+            self.linger(stop(running).await);
         }
+        self.forget(id);
+    }
+
+    /// Keeps a recorder that waits for its disk until it is done. There is at most one for each stop of a stream.
+    fn linger(&self, recorder: Option<Task<()>>) {
+        let mut lingering = self.lingering.borrow_mut();
+        lingering.retain(|task| !task.is_finished());
+        lingering.extend(recorder);
     }
 
     /// Puts changed settings into force, for the streams that run too.
     pub fn change_settings(&self, settings: Settings) {
-        self.parts.recordings.set_root(settings.storage_path.clone().into());
         *self.settings.borrow_mut() = settings;
         for stream in self.streams.borrow().values() {
             if let Some(running) = &stream.running {
@@ -219,7 +258,7 @@ impl Nvr {
             .map(|running| self.parts.executor.spawn(stop(running)))
             .collect();
         for task in stopping {
-            task.await;
+            drop(task.await);
         }
     }
 
@@ -228,17 +267,26 @@ impl Nvr {
         self.streams.borrow().get(&id).map(view)
     }
 
+    /// Whether a disk has not answered a sync round for longer than a round takes.
+    pub(super) fn is_round_late(&self) -> bool {
+        self.round_since.borrow().is_some_and(|since| since.elapsed() > 2 * SYNC_EVERY)
+    }
+
     /// Makes a new snapshot visible to the other threads.
     pub fn publish(&self) {
-        let streams: Vec<StreamView> = self.streams.borrow().values().map(view).collect();
-        let mut ailments: Vec<String> = Vec::new();
+        self.observe();
+        let mut streams: Vec<StreamView> = self.streams.borrow().values().map(view).collect();
+        swap::fill_headroom(&mut streams, self.parts.buffers.shared_free());
+        let mut ailments = swap::ailments(&streams);
+        ailments.extend(self.swap.ailment());
         for stream in self.streams.borrow().values() {
             let error = stream.running.as_ref().and_then(|running| running.hub.record_error());
             if let Some(error) = error {
                 ailments.push(format!("{}: {error}", stream.config.name));
             }
         }
-        ailments.extend(self.round_error.borrow().map(str::to_owned));
+        let storage = self.parts.recordings.storage_fault();
+        ailments.extend(storage.or(*self.round_error.borrow()).map(str::to_owned));
         if let Some(since) = *self.round_since.borrow()
             && since.elapsed() > ROUND_LATE
         {
@@ -249,6 +297,8 @@ impl Nvr {
             settings: self.settings(),
             running: self.parts.recordings.running(),
             ailments,
+            ledger: self.parts.recordings.journal.borrow().live(),
+            forecast: self.forecast.borrow().clone(),
             at_ms: u64::try_from(self.parts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
     }
@@ -275,6 +325,7 @@ impl Nvr {
             *self.round_since.borrow_mut() = Some(Instant::now());
             let done = self.parts.recordings.sync_round().await;
             *self.round_since.borrow_mut() = None;
+            self.commit_ledger().await;
             let was = *self.round_error.borrow();
             let is = done.as_ref().err().map(RecordError::for_owner);
             // A disk that stays broken is told once, not every second.
@@ -302,6 +353,7 @@ fn view(stream: &Stream) -> StreamView {
             status_detail: String::new(),
             actual: None,
             advice: Vec::new(),
+            buffer: None,
         },
         Some(running) => {
             let seen = running.hub.view();
@@ -311,6 +363,7 @@ fn view(stream: &Stream) -> StreamView {
                 status_detail: seen.detail,
                 actual: seen.actual,
                 advice: seen.advice,
+                buffer: seen.buffer.map(swap::stream_buffer),
             }
         }
     }
@@ -325,8 +378,19 @@ async fn stop_source(running: &mut Running) {
     running.hub.end_run();
 }
 
-async fn stop(mut running: Running) {
+/// Ends the source and gives the recorder `RECORDER_STOP_MAX` to finish its file. Answers the recorder's task if its
+/// disk did not answer by then: whoever drops it leaves the file to recovery.
+async fn stop(mut running: Running) -> Option<Task<()>> {
     stop_source(&mut running).await;
     drop(running.recorder_stop);
-    running.recorder.or(wait::pause(RECORDER_STOP_MAX)).await;
+    let mut recorder = running.recorder;
+    let finished = async {
+        (&mut recorder).await;
+        true
+    };
+    let too_long = async {
+        wait::pause(RECORDER_STOP_MAX).await;
+        false
+    };
+    if finished.or(too_long).await { None } else { Some(recorder) }
 }

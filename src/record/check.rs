@@ -1,41 +1,64 @@
 //! `lightnvr check`: holds store and files against each other and changes nothing.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::RecordError;
-use super::recovery;
+use super::disk::Opener;
+use super::recovery::{self, split_path};
 use super::repair::{self, Found};
+use super::storage;
 use crate::store::row::RecordingRow;
 use crate::store::{RecordingQuery, Store};
 
 /// Lists what does not agree, one sentence each; empty when all is well.
-pub fn check(store: &Store, root: &Path) -> Result<Vec<String>, RecordError> {
+pub fn check(store: &Store, open: &Opener, root: &Path) -> Result<Vec<String>, RecordError> {
+    let disk = match storage::look(open, store, root)? {
+        Ok(disk) => disk,
+        // Every recording would be reported as missing.
+        Err(fault) => return Ok(vec![format!("{}: {}", root.display(), fault.for_check())]),
+    };
     let mut findings = Vec::new();
-    let mut unknown: HashSet<PathBuf> = recovery::files_below(root)?.into_iter().collect();
+    let files = match &disk {
+        Some(disk) => recovery::files_of(disk.as_ref())?,
+        None => Vec::new(),
+    };
+    let absolute = |name: &String| root.join(name).to_string_lossy().into_owned();
+    let mut unknown: HashSet<String> = files.iter().map(absolute).collect();
     let mut paths: HashSet<String> = HashSet::new();
     let everything = RecordingQuery::default();
     let visited = store.reader().visit(&everything, |row| {
-        unknown.remove(Path::new(&row.path));
+        unknown.remove(&row.path);
         if !paths.insert(row.path.clone()) {
             findings.push(format!("recording {}: another row names {} too", row.id, row.path));
         }
-        findings.extend(check_row(&row));
+        findings.extend(check_row(&row, open));
         true
     });
     visited.map_err(RecordError::Store)?;
+    // Deletions that were begun; the next start finishes them.
+    for (_, path) in store.reader().garbage(usize::MAX).map_err(RecordError::Store)? {
+        unknown.remove(&path);
+    }
     let mut files: Vec<_> = unknown.into_iter().collect();
     files.sort();
-    findings.extend(files.iter().map(|path| format!("{}: no row", path.display())));
+    findings.extend(files.iter().map(|path| format!("{path}: no row")));
     Ok(findings)
 }
 
-fn check_row(row: &RecordingRow) -> Option<String> {
+fn check_row(row: &RecordingRow, open: &Opener) -> Option<String> {
     let finding = |what: String| Some(format!("recording {}: {what} ({})", row.id, row.path));
     if row.in_progress {
         return finding("still marked as being written".into());
     }
-    let scan = match repair::scan(Path::new(&row.path)) {
+    let Some((root, name)) = split_path(&row.path) else {
+        return finding("not a path of a recording".into());
+    };
+    let disk = match open(root) {
+        Ok(disk) => disk,
+        Err(error) => return finding(format!("can't be read: {error}")),
+    };
+    let scan = match repair::scan(disk.as_ref(), name) {
         Err(error) => return finding(format!("can't be read: {error}")),
         Ok(Found::Foreign(why)) => return finding(format!("not a whole recording: {why}")),
         Ok(Found::Empty) => return finding("holds no whole fragment".into()),

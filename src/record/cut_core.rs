@@ -28,6 +28,11 @@ const FRAGMENT_AUDIO_MAX: usize = 512;
 const HELD_AUDIO_MAX: usize = 128;
 /// How long a file waits for the sound to catch up with its keyframe, in 90 kHz ticks: half a second.
 const SOUND_LATE_MAX: i64 = VIDEO_TIMESCALE as i64 / 2;
+/// Packets that wait with it at most: over a second of 60 fps.
+const WAITING_PACKETS_MAX: usize = 64;
+/// Between two pictures wall time and media time differ by this only when the recorder's clock stepped: then a new
+/// file begins, so that each file has one true time.
+const WALL_STEP_MS: u64 = 1000;
 /// Index entries that are kept in memory; neighbours are merged beyond that.
 const INDEX_ENTRIES_MAX: usize = 4096;
 const DAY_MS: i64 = 86_400_000;
@@ -96,6 +101,8 @@ struct Segment {
     audio_next: i64,
     /// Length of the pictures that were cut, 90 kHz.
     duration: u64,
+    /// Decoding time and wall time of the last picture.
+    last_video: (i64, i64),
     earliest_pts: u64,
     last_video_duration: u32,
     last_audio_duration: u32,
@@ -107,6 +114,7 @@ struct Waiting {
     format: Arc<VideoFormat>,
     /// What came behind the keyframe and belongs to the new file.
     behind: Vec<Arc<Packet>>,
+    bytes: usize,
 }
 
 /// The state of one stream's recording.
@@ -166,7 +174,7 @@ impl Cutter {
             return;
         }
         if packet.run.audio.is_some() {
-            self.waiting = Some(Waiting { key: packet, format, behind: Vec::new() });
+            self.waiting = Some(Waiting { key: packet, format, behind: Vec::new(), bytes: 0 });
         } else {
             self.end(next_dts, out);
             self.open(packet, format, config, out);
@@ -181,8 +189,13 @@ impl Cutter {
             self.push_audio(packet, out);
             return;
         }
-        let is_over = !is_same_run || !packet.is_video() || time - key.dts >= SOUND_LATE_MAX;
+        // A camera with broken time stamps may never reach the end of that half second.
+        let is_full = waiting.bytes + packet.data.len() > FRAGMENT_BYTES_MAX
+            || waiting.behind.len() >= WAITING_PACKETS_MAX;
+        let is_late = time - key.dts >= SOUND_LATE_MAX;
+        let is_over = !is_same_run || !packet.is_video() || is_late || is_full;
         if is_same_run {
+            waiting.bytes += packet.data.len();
             waiting.behind.push(Arc::clone(&packet));
         }
         if is_over {
@@ -194,7 +207,7 @@ impl Cutter {
     }
 
     fn stop_waiting(&mut self, config: &CutConfig, out: &mut Vec<Cut>) {
-        let Some(Waiting { key, format, behind }) = self.waiting.take() else { return };
+        let Some(Waiting { key, format, behind, .. }) = self.waiting.take() else { return };
         self.end(Some(key.dts), out);
         self.open(key, format, config, out);
         for packet in behind {
@@ -271,6 +284,7 @@ impl Cutter {
             pending_audio: Vec::new(),
             audio_next: 0,
             duration: 0,
+            last_video: (key.dts, key.wall_ms),
             earliest_pts: u64::try_from(key.pts - zero).unwrap_or(0),
             last_video_duration: VIDEO_DURATION_DEFAULT,
             last_audio_duration: u32::try_from(rate / 50).unwrap_or(0).max(1),
@@ -313,13 +327,18 @@ impl Segment {
         }
         // Parameter sets stay in band, so that new ones of the same size need no new file (some cameras
         // alternate between two PPS with every keyframe).
+        let passed_ms = (packet.dts - self.last_video.0) / 90;
+        let step_ms = packet.wall_ms.abs_diff(self.last_video.1.saturating_add(passed_ms));
         let is_other = packet.run.audio != self.audio
             || format.codec != self.video.codec
             || (format.width, format.height) != (self.video.width, self.video.height);
         let media_ms = (packet.dts - self.zero) / 90;
         // Asked each time: a changed setting counts for the file that is open.
         let rotate_at_ms = rotation_after(self.start_ms, config.segment_ms);
-        is_other || packet.wall_ms >= rotate_at_ms || media_ms >= 2 * config.segment_ms
+        is_other
+            || step_ms > WALL_STEP_MS
+            || packet.wall_ms >= rotate_at_ms
+            || media_ms >= 2 * config.segment_ms
     }
 
     /// The decoding time at which `packet` follows on this segment, if it is of the same run.
@@ -328,6 +347,7 @@ impl Segment {
     }
 
     fn push_video(&mut self, packet: Arc<Packet>, out: &mut Vec<Cut>) {
+        self.last_video = (packet.dts, packet.wall_ms);
         if let Some(first) = self.pending_video.first() {
             let is_full = packet.dts - first.dts >= FRAGMENT_MS_MAX * 90
                 || self.pending_video_bytes + packet.data.len() > FRAGMENT_BYTES_MAX;
@@ -354,8 +374,9 @@ impl Segment {
 
     fn cut_audio_only(&mut self, out: &mut Vec<Cut>) {
         let video = std::mem::take(&mut self.pending_video);
+        let bytes = self.pending_video_bytes;
         self.cut(None, false, out);
-        self.pending_video = video;
+        (self.pending_video, self.pending_video_bytes) = (video, bytes);
     }
 
     /// Makes a fragment of what is pending. `next_dts` gives the last video sample its duration; the last audio

@@ -1,13 +1,15 @@
 //! What runs on a disk thread: create, append, patch, sync, remove. Blocking, one file at a time.
 //!
-//! In here: system calls and the name of a recording's file. Not in here: order of sync and rows
-//! (`record/open.rs`). One thread per storage device, so that a stalled card delays nothing else.
+//! In here: what a recorder asks of a storage (`Disk`, two users: `real_disk` and the tests' faults and crashes), and
+//! the name of a recording's file. Not in here: order of sync and rows (`open`), whether the storage is the right one
+//! (`storage`). One thread per storage device, so that a stalled card delays nothing else.
 
 use std::cell::RefCell;
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, IoSlice, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fmt::Debug;
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::RecordError;
@@ -21,8 +23,49 @@ const DISK_JOBS_MAX: usize = 2048;
 const DISKS_MAX: usize = 4;
 /// Files of the same second and stream before the recorder gives up naming one.
 const COLLISIONS_MAX: u32 = 100;
-/// Slices in one `writev` (Linux takes at most 1024, `IOV_MAX`).
-const SLICES_MAX: usize = 1024;
+
+/// One storage: a directory that was opened and what is below it. Names are relative to it, so that nothing lands on
+/// another disk that was mounted, or laid bare, at the same path meanwhile.
+pub trait Disk: Send + Sync + Debug {
+    /// Makes a directory; one that is there is as good. Answers whether it is new.
+    fn create_dir(&self, name: &str) -> io::Result<bool>;
+    /// Makes a file; `AlreadyExists` if the name is taken.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens a file that is there.
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// The names in a directory, in no order; `""` is the storage itself.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// Makes the names in a directory permanent.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Whether the storage's path still leads here: not after an unmount, a mount over it, or a renaming.
+    fn is_at_path(&self) -> bool;
+}
+
+/// An open file of a storage.
+#[expect(clippy::len_without_is_empty, reason = "the length of a file, not of a collection")]
+pub trait DiskFile: Send + Sync + Debug {
+    /// Writes all slices at `end`, where the file ends, without copying them.
+    fn append(&self, end: u64, slices: &mut [IoSlice<'_>]) -> io::Result<()>;
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Fills `out`, or fails.
+    fn read_at(&self, out: &mut [u8], at: u64) -> io::Result<()>;
+    fn size(&self) -> io::Result<u64>;
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes bytes and size permanent. After an error nobody knows what is on the medium of what was written since the
+    /// last success: Linux forgets the failed pages, and a second try would succeed without them.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Mend,
+}
+
+/// Opens the storage at a path.
+pub type Opener = Arc<dyn Fn(&Path) -> io::Result<Arc<dyn Disk>> + Send + Sync>;
 
 /// The disk threads, by device number.
 #[derive(Debug, Default)]
@@ -51,110 +94,116 @@ impl Disks {
 /// A file that was just made.
 #[derive(Debug)]
 pub struct Created {
-    pub file: Arc<File>,
-    pub path: PathBuf,
+    pub disk: Arc<dyn Disk>,
+    pub file: Arc<dyn DiskFile>,
+    /// Below the storage: `<stream_id>/YYYYMMDD_HHMMSS.mp4`.
+    pub name: String,
 }
 
-/// Makes `<root>/<stream_id>/YYYYMMDD_HHMMSS.mp4` (`_2` and so on where that name is taken) and never
-/// touches a file that is there.
-pub fn create(root: &Path, stream_id: u32, start_ms: i64) -> Result<Created, RecordError> {
-    let dir = root.join(stream_id.to_string());
-    if !dir.is_dir() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(&dir)
-            .map_err(|error| RecordError::disk(&dir, &error))?;
-        sync_dir(root)?;
+/// Makes `<stream_id>/YYYYMMDD_HHMMSS.mp4` (`_2` and so on where that name is taken) and never touches a file that is
+/// there.
+pub fn create(disk: &Arc<dyn Disk>, stream_id: u32, start_ms: i64) -> Result<Created, RecordError> {
+    let dir = stream_id.to_string();
+    let failed = |name: &str, error: &io::Error| RecordError::disk(Path::new(name), error);
+    if disk.create_dir(&dir).map_err(|error| failed(&dir, &error))? {
+        disk.sync_dir("").map_err(|error| failed(&dir, &error))?;
     }
     let stem = clock::file_stem(start_ms);
     for n in 1..=COLLISIONS_MAX {
-        let name = if n == 1 { format!("{stem}.mp4") } else { format!("{stem}_{n}.mp4") };
-        let path = dir.join(name);
-        match OpenOptions::new().write(true).read(true).create_new(true).mode(0o640).open(&path) {
-            Ok(file) => return Ok(Created { file: Arc::new(file), path }),
+        let name =
+            if n == 1 { format!("{dir}/{stem}.mp4") } else { format!("{dir}/{stem}_{n}.mp4") };
+        match disk.create(&name) {
+            Ok(file) => return Ok(Created { disk: Arc::clone(disk), file, name }),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(RecordError::disk(&path, &error)),
+            Err(error) => return Err(failed(&name, &error)),
         }
     }
     Err(RecordError::Disk {
-        what: format!("{}: {COLLISIONS_MAX} files of one second", dir.join(stem).display()),
+        what: format!("{dir}/{stem}: {COLLISIONS_MAX} files of one second"),
         kind: ErrorKind::AlreadyExists,
     })
 }
 
-/// Appends `heads` and then the packets' data, without copying them. On an error the file is cut back to
-/// `len`, as far as the disk lets us.
-pub fn append(
-    created: &Created,
-    len: u64,
-    heads: &[&[u8]],
-    packets: &[Arc<Packet>],
-) -> Result<(), RecordError> {
-    let mut slices: Vec<IoSlice<'_>> = heads
-        .iter()
-        .copied()
-        .chain(packets.iter().map(|packet| packet.data.as_slice()))
-        .filter(|slice| !slice.is_empty())
-        .map(IoSlice::new)
-        .collect();
-    let written = write_all_vectored(&created.file, &mut slices);
-    written.map_err(|error| {
-        if let Err(error) = created.file.set_len(len) {
-            log::warn!("{}: cutting back after a failed write: {error}", created.path.display());
+impl Created {
+    /// An error at this file.
+    pub fn failed(&self, error: &io::Error) -> RecordError {
+        RecordError::disk(Path::new(&self.name), error)
+    }
+
+    /// Appends `heads` and then the packets' data, without copying them. On an error the file is cut back to `len`, as
+    /// far as the disk lets us.
+    pub fn append(
+        &self,
+        len: u64,
+        heads: &[&[u8]],
+        packets: &[Arc<Packet>],
+    ) -> Result<(), RecordError> {
+        let mut slices: Vec<IoSlice<'_>> = heads
+            .iter()
+            .copied()
+            .chain(packets.iter().map(|packet| packet.data.as_slice()))
+            .filter(|slice| !slice.is_empty())
+            .map(IoSlice::new)
+            .collect();
+        self.file.append(len, &mut slices).map_err(|error| {
+            if let Err(error) = self.file.set_len(len) {
+                log::warn!("{}: cutting back after a failed write: {error}", self.name);
+            }
+            self.failed(&error)
+        })
+    }
+
+    /// Overwrites small ranges in the head of the file.
+    pub fn patch(&self, patches: &[(u64, Vec<u8>)]) -> Result<(), RecordError> {
+        for (at, bytes) in patches {
+            self.file.write_at(bytes, *at).map_err(|error| self.failed(&error))?;
         }
-        RecordError::disk(&created.path, &error)
-    })
-}
+        Ok(())
+    }
 
-fn write_all_vectored(mut file: &File, mut slices: &mut [IoSlice<'_>]) -> std::io::Result<()> {
-    while !slices.is_empty() {
-        let count = slices.len().min(SLICES_MAX);
-        match file.write_vectored(&slices[..count]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    /// Makes the file's bytes permanent, and its name if that `is_new`.
+    pub fn sync(&self, is_new: bool) -> Result<(), RecordError> {
+        self.file.sync().map_err(|error| self.failed(&error))?;
+        if !is_new {
+            return Ok(());
+        }
+        self.disk.sync_dir(dir_of(&self.name)).map_err(|error| self.failed(&error))
+    }
+
+    /// Takes the file away, as far as the disk lets us: nothing of it is worth keeping.
+    pub fn discard(&self) {
+        if let Err(error) = self.disk.remove(&self.name) {
+            log::warn!("{}: can't be removed: {error}", self.name);
         }
     }
-    Ok(())
 }
 
-/// Overwrites small ranges in the head of a file.
-pub fn patch(file: &File, path: &Path, patches: &[(u64, Vec<u8>)]) -> Result<(), RecordError> {
-    for (at, bytes) in patches {
-        file.write_all_at(bytes, *at).map_err(|error| RecordError::disk(path, &error))?;
-    }
-    Ok(())
+/// The directory of a name in a storage.
+pub fn dir_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
 
-/// Makes a file's bytes and size permanent.
-pub fn sync_file(file: &File, path: &Path) -> Result<(), RecordError> {
-    file.sync_data().map_err(|error| RecordError::disk(path, &error))
+/// Removes a file and makes that permanent. One that is not there is as good as removed, unless the whole storage is
+/// somewhere else.
+pub fn remove(disk: &dyn Disk, name: &str) -> Result<(), RecordError> {
+    let removed = match disk.remove(name) {
+        Ok(()) => disk.sync_dir(dir_of(name)),
+        Err(error) if error.kind() == ErrorKind::NotFound && disk.is_at_path() => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(|error| RecordError::disk(Path::new(name), &error))
 }
 
-/// Makes the names in a directory permanent.
-pub fn sync_dir(dir: &Path) -> Result<(), RecordError> {
-    let synced = File::open(dir).and_then(|opened| opened.sync_all());
-    synced.map_err(|error| RecordError::disk(dir, &error))
-}
-
-/// Removes a file and makes that permanent. A file that is not there is as good as removed.
-pub fn remove(path: &Path) -> Result<(), RecordError> {
-    match std::fs::remove_file(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(RecordError::disk(path, &error)),
-    }
-}
-
-/// Makes sure that `root` exists and takes files.
+/// Makes sure that `root` exists and takes files. The storage of another recorder is not written to.
 pub fn probe(root: &Path) -> Result<(), RecordError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o750)
         .create(root)
         .map_err(|error| RecordError::disk(root, &error))?;
+    if root.join(super::storage::MARKER).exists() {
+        return Ok(());
+    }
     let trial = root.join(".lightnvr-write-test");
     let written = File::create(&trial).and_then(|mut file| file.write_all(b"write test"));
     let removed = std::fs::remove_file(&trial);

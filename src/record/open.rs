@@ -1,20 +1,29 @@
 //! The recordings that are being written: what is on the disk, what is synced, what has a row.
 //!
-//! In here: the order of file, name and row (FILE-BEFORE-ROW) and the batched sync round. Not in here: what is in
-//! the files (`cut_core`), the calls themselves (`disk`). Lives on the executor; the disk threads get jobs.
+//! In here: the order of file, name and row (FILE-BEFORE-ROW), the batched sync round, and what becomes of a file whose
+//! disk failed. Not in here: what is in the files (`cut_core`), whether the disk is ours and there (`attached`), the
+//! calls themselves (`disk`). Lives on the executor; the disk threads get jobs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::RecordError;
+use super::attached::{Attached, Left, State};
 use super::cut_core::{Fragment, Opening};
-use super::disk::{self, Created, Disks};
+use super::disk::{self, Created, Disks, Opener};
+use super::recovery::OwnFiles;
+use super::repair;
+use super::storage::StorageFault;
+use crate::ledger::journal_core::Journal;
 use crate::nvr::snapshot::RunningRecording;
 use crate::store::row::RecordingRow;
 use crate::store::{Change, Store};
+use crate::system::clock;
 use crate::system::pool::Pool;
 
 /// One file that is being written.
@@ -25,9 +34,15 @@ struct Open {
     row: RecordingRow,
     written: u64,
     written_end_ms: i64,
+    /// Its name is permanent.
+    is_named: bool,
     has_row: bool,
     /// Its last row is on its way: rounds leave it alone.
     is_finishing: bool,
+    /// Why no more may be appended, if so.
+    fault: Option<RecordError>,
+    /// What was written since the last round may never reach the medium.
+    is_torn: bool,
 }
 
 /// All of them, shared by the writers of all streams.
@@ -35,9 +50,15 @@ pub struct OpenRecordings {
     pub store: Store,
     pub store_pool: Pool,
     pub disks: Disks,
-    /// Where new recordings go.
-    root: RefCell<PathBuf>,
-    next_id: Cell<u64>,
+    /// Spans of the ledger ride on every commit.
+    pub journal: RefCell<Journal>,
+    /// When the last commit was made.
+    pub committed: Cell<Instant>,
+    pub(super) opener: Opener,
+    /// Where new recordings go, and whether they may.
+    pub(super) state: RefCell<State>,
+    pub(super) own: OwnFiles,
+    pub(super) next_id: Arc<AtomicU64>,
     open: RefCell<BTreeMap<u64, Open>>,
 }
 
@@ -55,6 +76,7 @@ impl OpenRecordings {
         store: Store,
         store_pool: Pool,
         disks: Disks,
+        opener: Opener,
         root: PathBuf,
         next_id: u64,
     ) -> Rc<Self> {
@@ -62,15 +84,14 @@ impl OpenRecordings {
             store,
             store_pool,
             disks,
-            root: RefCell::new(root),
-            next_id: Cell::new(next_id),
+            journal: RefCell::default(),
+            committed: Cell::new(Instant::now()),
+            opener,
+            state: RefCell::new(State::new(root)),
+            own: OwnFiles::default(),
+            next_id: Arc::new(AtomicU64::new(next_id)),
             open: RefCell::default(),
         })
-    }
-
-    /// Recordings that begin from now on go below `root`.
-    pub fn set_root(&self, root: PathBuf) {
-        *self.root.borrow_mut() = root;
     }
 
     /// What is being written, as far as it is synced, by rising id.
@@ -84,6 +105,7 @@ impl OpenRecordings {
             end_ms: open.row.end_ms,
             size: open.row.size,
             path: open.row.path.clone(),
+            is_protected: open.row.is_protected,
         });
         running.collect()
     }
@@ -91,6 +113,20 @@ impl OpenRecordings {
     /// Whether this recording is being written.
     pub fn is_open(&self, id: u64) -> bool {
         self.open.borrow().contains_key(&id)
+    }
+
+    /// The files of a storage that is lost or was exchanged take no more.
+    pub(super) fn close_to_appends(&self, attached: &Attached, fault: StorageFault) {
+        for open in self.open.borrow_mut().values_mut() {
+            if Arc::ptr_eq(&open.created.disk, &attached.disk) {
+                open.fault = Some(RecordError::Storage(fault));
+            }
+        }
+    }
+
+    /// Paths of all files that are being written.
+    pub(super) fn open_paths(&self) -> Vec<String> {
+        self.open.borrow().values().map(|open| open.row.path.clone()).collect()
     }
 
     /// Makes a file with its first fragment; answers the recording's id.
@@ -101,23 +137,31 @@ impl OpenRecordings {
         opening: Opening,
         fragment: Fragment,
     ) -> Result<u64, RecordError> {
-        let root = self.root.borrow().clone();
-        let pool = self.disks.pool_for(&root).map_err(|error| RecordError::disk(&root, &error))?;
+        let (root, Attached { disk, pool }) = self.attached()?;
         let start_ms = opening.start_ms;
         let (end_ms, written) = (fragment.end_ms, opening.init.len() as u64 + fragment.len);
+        let own = self.own.clone();
+        let (at_root, to_look_at) = (root.clone(), Arc::clone(&disk));
         let job = move || {
-            let created = disk::create(&root, stream_id, start_ms)?;
+            if !to_look_at.is_at_path() {
+                return Err(RecordError::Storage(StorageFault::Missing));
+            }
+            let created = disk::create(&disk, stream_id, start_ms)?;
+            own.insert(path_of(&at_root, &created));
             let heads: [&[u8]; 2] = [&opening.init, &fragment.head];
-            if let Err(error) = disk::append(&created, 0, &heads, &fragment.packets) {
-                // Nothing of it is worth keeping.
-                let _ = std::fs::remove_file(&created.path);
+            if let Err(error) = created.append(0, &heads, &fragment.packets) {
+                created.discard();
+                own.remove(&path_of(&at_root, &created));
                 return Err(error);
             }
             Ok(created)
         };
-        let created = pool.run(job).await.map_err(RecordError::Pool)??;
-        let id = self.next_id.get();
-        self.next_id.set(id + 1);
+        let created = pool.run(job).await.map_err(RecordError::Pool).and_then(|done| done);
+        if let Err(RecordError::Storage(_)) = &created {
+            self.look_again();
+        }
+        let created = created?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let row = RecordingRow {
             id,
             stream_id,
@@ -125,8 +169,9 @@ impl OpenRecordings {
             start_ms,
             end_ms: start_ms,
             size: 0,
-            path: created.path.to_string_lossy().into_owned(),
+            path: path_of(&root, &created),
             in_progress: true,
+            is_protected: false,
         };
         let open = Open {
             created: Arc::new(created),
@@ -134,8 +179,11 @@ impl OpenRecordings {
             row,
             written,
             written_end_ms: end_ms,
+            is_named: false,
             has_row: false,
             is_finishing: false,
+            fault: None,
+            is_torn: false,
         };
         self.open.borrow_mut().insert(id, open);
         Ok(id)
@@ -143,16 +191,16 @@ impl OpenRecordings {
 
     /// Appends a fragment to recording `id`.
     pub async fn append(&self, id: u64, fragment: Fragment) -> Result<(), RecordError> {
-        let Some((created, pool, len)) = self
-            .open
-            .borrow()
-            .get(&id)
-            .map(|open| (Arc::clone(&open.created), open.pool.clone(), open.written))
-        else {
+        let Some((created, pool, len, fault)) = self.open.borrow().get(&id).map(|open| {
+            (Arc::clone(&open.created), open.pool.clone(), open.written, open.fault.clone())
+        }) else {
             return Ok(());
         };
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
         let (more, end_ms) = (fragment.len, fragment.end_ms);
-        let job = move || disk::append(&created, len, &[&fragment.head], &fragment.packets);
+        let job = move || created.append(len, &[&fragment.head], &fragment.packets);
         pool.run(job).await.map_err(RecordError::Pool)??;
         if let Some(open) = self.open.borrow_mut().get_mut(&id) {
             open.written += more;
@@ -162,30 +210,47 @@ impl OpenRecordings {
     }
 
     /// Ends recording `id`: patches its head, syncs it, writes its last row. Also called with no patches after
-    /// an append failed: what was written before is kept.
+    /// an append failed: what was written before is kept. What can't be done now is done once the disk answers.
     pub async fn finish(&self, id: u64, patches: Vec<(u64, Vec<u8>)>) -> Result<(), RecordError> {
-        let Some((created, pool, row)) = self.open.borrow_mut().get_mut(&id).map(|open| {
-            open.is_finishing = true;
-            let row = RecordingRow {
-                end_ms: open.written_end_ms,
-                size: open.written,
-                in_progress: false,
-                ..open.row.clone()
-            };
-            (Arc::clone(&open.created), open.pool.clone(), row)
-        }) else {
+        let Some((created, pool, row, sure, is_torn, is_new)) =
+            self.open.borrow_mut().get_mut(&id).map(|open| {
+                open.is_finishing = true;
+                let row = RecordingRow {
+                    end_ms: open.written_end_ms,
+                    size: open.written,
+                    in_progress: false,
+                    ..open.row.clone()
+                };
+                let created = Arc::clone(&open.created);
+                (created, open.pool.clone(), row, open.row.size, open.is_torn, !open.is_named)
+            })
+        else {
             return Ok(());
         };
+        if is_torn {
+            self.leave(Left { row, created, sure });
+            self.open.borrow_mut().remove(&id);
+            return Ok(());
+        }
+        let (last, size) = (Arc::clone(&created), row.size);
         let job = move || {
-            disk::patch(&created.file, &created.path, &patches)?;
-            disk::sync_file(&created.file, &created.path)?;
-            created.path.parent().map_or(Ok(()), disk::sync_dir)
+            if patches.is_empty() {
+                // The cutter's index went with the fragment that failed.
+                repair::repair(last.disk.as_ref(), &last.name)?;
+            }
+            last.patch(&patches)?;
+            last.sync(is_new)
         };
-        let synced = pool.run(job).await.map_err(RecordError::Pool).and_then(|done| done);
-        let done = match synced {
-            Ok(()) => self.commit(vec![Change::PutRecording(row)]).await,
-            Err(error) => Err(error),
-        };
+        let mut done = pool.run(job).await.map_err(RecordError::Pool).and_then(|done| done);
+        let sure = if done.is_ok() { size } else { sure };
+        if done.is_ok() {
+            done = self.commit(vec![Change::PutRecording(row.clone())]).await;
+        }
+        if done.is_ok() {
+            self.disown(&row.path);
+        } else {
+            self.leave(Left { row, created, sure });
+        }
         self.open.borrow_mut().remove(&id);
         done
     }
@@ -195,7 +260,8 @@ impl OpenRecordings {
     pub async fn sync_round(&self) -> Result<(), RecordError> {
         let mut batches: Vec<(Pool, Vec<Appended>)> = Vec::new();
         for (id, open) in self.open.borrow().iter() {
-            if open.is_finishing || (open.has_row && open.written == open.row.size) {
+            if open.is_finishing || open.is_torn || (open.has_row && open.written == open.row.size)
+            {
                 continue;
             }
             let appended = Appended {
@@ -203,7 +269,7 @@ impl OpenRecordings {
                 created: Arc::clone(&open.created),
                 size: open.written,
                 end_ms: open.written_end_ms,
-                is_new: !open.has_row,
+                is_new: !open.is_named,
             };
             match batches.iter_mut().find(|(pool, _)| pool.is_same(&open.pool)) {
                 Some((_, batch)) => batch.push(appended),
@@ -214,13 +280,27 @@ impl OpenRecordings {
         for (pool, batch) in batches {
             let synced = pool.run(move || sync_batch(batch)).await.map_err(RecordError::Pool);
             let done = match synced {
-                Ok((batch, None)) => self.note_synced(batch).await,
-                Ok((batch, Some(error))) => self.note_synced(batch).await.and(Err(error)),
+                Ok((batch, torn)) => {
+                    let first = torn.first().map(|(_, error)| error.clone());
+                    self.note_torn(torn);
+                    self.note_synced(batch).await.and(first.map_or(Ok(()), Err))
+                }
                 Err(error) => Err(error),
             };
             result = result.and(done);
         }
         result
+    }
+
+    /// A failed sync is never tried again: the second would answer `Ok` for pages that the kernel has given up. The
+    /// file ends where the last good round was, and its writer begins another.
+    fn note_torn(&self, torn: Vec<(u64, RecordError)>) {
+        for (id, error) in torn {
+            if let Some(open) = self.open.borrow_mut().get_mut(&id) {
+                open.is_torn = true;
+                open.fault = Some(error);
+            }
+        }
     }
 
     async fn note_synced(&self, batch: Vec<Appended>) -> Result<(), RecordError> {
@@ -231,8 +311,8 @@ impl OpenRecordings {
             {
                 open.row.size = appended.size;
                 open.row.end_ms = appended.end_ms;
+                open.is_named = true;
                 if !open.has_row {
-                    open.has_row = true;
                     changes.push(Change::PutRecording(open.row.clone()));
                 }
             }
@@ -241,33 +321,60 @@ impl OpenRecordings {
             return Ok(());
         }
         // A recording that finishes meanwhile commits after this: the store's thread keeps the order.
-        self.commit(changes).await
+        self.commit(changes).await?;
+        for appended in batch {
+            if let Some(open) = self.open.borrow_mut().get_mut(&appended.id) {
+                open.has_row = true;
+            }
+        }
+        Ok(())
     }
 
-    /// One durable transaction on the store's disk thread.
-    pub async fn commit(&self, changes: Vec<Change>) -> Result<(), RecordError> {
+    /// One durable transaction on the store's disk thread, with what waits for the ledger.
+    pub async fn commit(&self, mut changes: Vec<Change>) -> Result<(), RecordError> {
         let store = self.store.clone();
+        let entries = self.journal.borrow_mut().take_pending();
+        let spans = entries.iter().map(|e| Change::PutSpan(e.stream_id, e.layer, e.span));
+        changes.extend(spans);
+        changes.push(Change::Alive(clock::wall_ms()));
+        self.committed.set(Instant::now());
         let done = self.store_pool.run(move || store.commit(&changes)).await;
-        done.map_err(RecordError::Pool)?.map_err(RecordError::Store)
+        let done = done.map_err(RecordError::Pool).and_then(|d| d.map_err(RecordError::Store));
+        if done.is_err() {
+            self.journal.borrow_mut().put_back(entries);
+        }
+        done
+    }
+
+    /// Keeps a recording from automatic deletion, or no longer; false if it is not being written.
+    pub async fn protect_open(&self, id: u64, is_protected: bool) -> Result<bool, RecordError> {
+        let row = {
+            let mut open = self.open.borrow_mut();
+            let Some(open) = open.get_mut(&id).filter(|open| !open.is_finishing) else {
+                return Ok(false);
+            };
+            open.row.is_protected = is_protected;
+            open.has_row.then(|| open.row.clone())
+        };
+        if let Some(row) = row {
+            self.commit(vec![Change::PutRecording(row)]).await?;
+        }
+        Ok(true)
     }
 }
 
-/// On the disk thread: bytes first, then names. Answers what is permanent now, and the first error.
-fn sync_batch(batch: Vec<Appended>) -> (Vec<Appended>, Option<RecordError>) {
-    let mut error = None;
-    let mut synced = Vec::with_capacity(batch.len());
+fn path_of(root: &Path, created: &Created) -> String {
+    root.join(&created.name).to_string_lossy().into_owned()
+}
+
+/// On the disk thread: bytes first, then names. Answers what is permanent now, and what may be lost.
+fn sync_batch(batch: Vec<Appended>) -> (Vec<Appended>, Vec<(u64, RecordError)>) {
+    let (mut synced, mut torn) = (Vec::with_capacity(batch.len()), Vec::new());
     for appended in batch {
-        let mut done = disk::sync_file(&appended.created.file, &appended.created.path);
-        if done.is_ok()
-            && appended.is_new
-            && let Some(dir) = appended.created.path.parent()
-        {
-            done = disk::sync_dir(dir);
-        }
-        match done {
+        match appended.created.sync(appended.is_new) {
             Ok(()) => synced.push(appended),
-            Err(failed) => error = error.or(Some(failed)),
+            Err(error) => torn.push((appended.id, error)),
         }
     }
-    (synced, error)
+    (synced, torn)
 }

@@ -1,160 +1,403 @@
-//! What happens before anything is recorded: files and rows are brought to agree.
+//! What happens at the start and when a storage returns: files and rows are brought to agree.
 //!
 //! A row that was in progress gets the true length of its file; a file without a row is adopted, or removed if
-//! nothing was recorded in it; a row without a file goes. Files that are not ours are left alone.
-//! Blocking; runs before the executor serves anybody.
+//! nothing was recorded in it; a row without a file goes. Files that are not ours are left alone, and so is everything
+//! that this life of the program writes. In here: one bounded step after the other (`Comparison::step`), blocking, for
+//! a disk thread: streams record meanwhile. Not in here: when (`open`), and whether the storage is the right one
+//! (`storage`): of one that is not there nothing is compared, for no row lost its file then.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::RecordError;
+use super::disk::{Access, Disk, Opener};
 use super::repair::{self, Found};
 use crate::store::row::RecordingRow;
 use crate::store::{Change, RecordingQuery, Store};
 
-/// Changes in one transaction.
-const BATCH_MAX: usize = 512;
+/// Newest rows that are looked through first for those that a crash left in progress.
+const RECENT_ROWS_MAX: usize = 1024;
+/// Rows of one step.
+const ROWS_IN_A_STEP_MAX: usize = 512;
+/// Garbage rows that are looked at: deletions go in rounds of some tens.
+const GARBAGE_MAX: usize = 1024;
+/// Files that one step opens. One without an index takes a read for each of its fragments.
+const FILES_IN_A_STEP_MAX: usize = 4;
 
 /// What recovery did, for the log.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     pub settled: u32,
     pub adopted: u32,
     pub removed_rows: u32,
     pub removed_files: u32,
+    /// Files that the disk did not let us read or mend; they are left as they are.
+    pub failed: u32,
 }
 
-/// All recordings' files below `root`: `<root>/<number>/*.mp4`.
-pub fn files_below(root: &Path) -> Result<Vec<PathBuf>, RecordError> {
-    let mut files = Vec::new();
-    for dir in entries(root)? {
-        let is_stream = dir
-            .file_name()
-            .is_some_and(|name| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok()));
-        if is_stream && dir.is_dir() {
-            files.extend(
-                entries(&dir)?.into_iter().filter(|f| f.extension().is_some_and(|e| e == "mp4")),
-            );
-        }
+/// Names of files that this life of the program makes: nobody else's business. The lock is held only to look.
+#[derive(Clone, Debug, Default)]
+pub struct OwnFiles(Arc<Mutex<HashSet<String>>>);
+
+impl OwnFiles {
+    pub fn insert(&self, path: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
     }
+
+    pub fn remove(&self, path: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+
+    pub fn contains(&self, path: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
+    }
+
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| keep(path));
+    }
+}
+
+/// All recordings' files of a storage, `<number>/*.mp4`, by name.
+pub fn files_of(disk: &dyn Disk) -> Result<Vec<String>, RecordError> {
+    let mut files = Vec::new();
+    for dir in stream_dirs(disk)? {
+        files.extend(files_in(disk, &dir)?);
+    }
+    Ok(files)
+}
+
+fn stream_dirs(disk: &dyn Disk) -> Result<Vec<String>, RecordError> {
+    let mut names = disk.list("").map_err(|error| RecordError::disk(Path::new("."), &error))?;
+    names.retain(|name| name.parse::<u32>().is_ok());
+    names.sort();
+    Ok(names)
+}
+
+fn files_in(disk: &dyn Disk, dir: &str) -> Result<Vec<String>, RecordError> {
+    let names = match disk.list(dir) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::NotFound) => {
+            return Ok(Vec::new());
+        }
+        names => names.map_err(|error| RecordError::disk(Path::new(dir), &error))?,
+    };
+    let videos = names.into_iter().filter(|name| name.ends_with(".mp4"));
+    let mut files: Vec<String> = videos.map(|name| format!("{dir}/{name}")).collect();
     files.sort();
     Ok(files)
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, RecordError> {
-    match std::fs::read_dir(dir) {
-        Ok(entries) => entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()
-            .map_err(|error| RecordError::disk(dir, &error)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(RecordError::disk(dir, &error)),
+/// The storage and the name in it that an absolute path of a recording consists of.
+pub fn split_path(path: &str) -> Option<(&Path, &str)> {
+    let (dir, file) = path.rsplit_once('/')?;
+    let (root, stream) = dir.rsplit_once('/')?;
+    Some((Path::new(root), &path[path.len() - stream.len() - 1 - file.len()..]))
+}
+
+enum Stage {
+    /// The newest rows, because a crash left some of them in progress.
+    Recent,
+    /// Directories that are to be listed.
+    List(Vec<String>),
+    Rows {
+        after: u64,
+    },
+    /// Directories that are to come, and files of the one that is at hand.
+    Files {
+        dirs: Vec<String>,
+        files: Vec<String>,
+    },
+    Done,
+}
+
+/// Brings a store and the files of a storage to agree, step by step.
+pub struct Comparison {
+    root: PathBuf,
+    own: OwnFiles,
+    next_id: Arc<AtomicU64>,
+    stage: Stage,
+    hasher: RandomState,
+    /// Sorted hashes of what is in the storage, and of what has a row: 8 bytes a recording.
+    files: Vec<u64>,
+    rows: Vec<u64>,
+    recovered: Recovered,
+}
+
+impl Comparison {
+    /// `next_id` gives adopted files their ids.
+    pub fn new(root: PathBuf, own: OwnFiles, next_id: Arc<AtomicU64>) -> Self {
+        Self {
+            root,
+            own,
+            next_id,
+            stage: Stage::Recent,
+            hasher: RandomState::new(),
+            files: Vec::new(),
+            rows: Vec::new(),
+            recovered: Recovered::default(),
+        }
+    }
+
+    /// Does the next bit of work; answers what was done in all once nothing is left.
+    pub fn step(
+        &mut self,
+        store: &Store,
+        disk: &dyn Disk,
+        open: &Opener,
+    ) -> Result<Option<Recovered>, RecordError> {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Recent => {
+                self.settle_recent(store, disk, open)?;
+                self.stage = Stage::List(stream_dirs(disk)?);
+            }
+            Stage::List(mut dirs) => {
+                self.stage = match dirs.pop() {
+                    Some(dir) => {
+                        let files = files_in(disk, &dir)?;
+                        let hashes: Vec<u64> = files.iter().map(|file| self.hash(file)).collect();
+                        self.files.extend(hashes);
+                        Stage::List(dirs)
+                    }
+                    None => {
+                        self.files.sort_unstable();
+                        Stage::Rows { after: 0 }
+                    }
+                };
+            }
+            Stage::Rows { after } => self.compare_rows(after, store, disk, open)?,
+            Stage::Files { dirs, files } => self.compare_files(dirs, files, store, disk)?,
+            Stage::Done => return Ok(Some(self.recovered)),
+        }
+        Ok(None)
+    }
+
+    fn hash(&self, name: &str) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
+    fn settle_recent(
+        &mut self,
+        store: &Store,
+        disk: &dyn Disk,
+        open: &Opener,
+    ) -> Result<(), RecordError> {
+        let newest =
+            RecordingQuery { descending: true, limit: RECENT_ROWS_MAX, ..Default::default() };
+        let mut changes = Vec::new();
+        for row in store.reader().recordings(&newest).map_err(RecordError::Store)? {
+            if self.is_left_open(&row) {
+                changes.extend(self.settle(row, disk, open));
+            }
+        }
+        commit(store, &changes)
+    }
+
+    fn is_left_open(&self, row: &RecordingRow) -> bool {
+        row.in_progress && !self.own.contains(&row.path)
+    }
+
+    fn compare_rows(
+        &mut self,
+        after: u64,
+        store: &Store,
+        disk: &dyn Disk,
+        open: &Opener,
+    ) -> Result<(), RecordError> {
+        let batch =
+            RecordingQuery { after: Some(after), limit: ROWS_IN_A_STEP_MAX, ..Default::default() };
+        let rows = store.reader().recordings(&batch).map_err(RecordError::Store)?;
+        self.stage = match rows.last() {
+            Some(last) => Stage::Rows { after: last.id },
+            None => {
+                self.rows.sort_unstable();
+                Stage::Files { dirs: stream_dirs(disk)?, files: Vec::new() }
+            }
+        };
+        let mut changes = Vec::new();
+        for row in rows {
+            let root = self.root.clone();
+            let name = split_path(&row.path).filter(|(place, _)| *place == root);
+            let Some(name) = name.map(|(_, name)| name.to_owned()) else {
+                if self.is_left_open(&row) {
+                    changes.extend(self.settle(row, disk, open));
+                }
+                continue;
+            };
+            let hash = self.hash(&name);
+            self.rows.push(hash);
+            if self.is_left_open(&row) {
+                changes.extend(self.settle(row, disk, open));
+            } else if self.files.binary_search(&hash).is_err()
+                && !self.own.contains(&row.path)
+                && is_gone(disk, &name)
+            {
+                log::warn!("recording {} has no file any more; its row is removed", row.id);
+                self.recovered.removed_rows += 1;
+                changes.push(Change::RemoveRecording(row.id));
+            }
+        }
+        commit(store, &changes)
+    }
+
+    fn compare_files(
+        &mut self,
+        mut dirs: Vec<String>,
+        mut files: Vec<String>,
+        store: &Store,
+        disk: &dyn Disk,
+    ) -> Result<(), RecordError> {
+        let mut changes = Vec::new();
+        // A deletion that was begun is finished, not taken back.
+        let garbage = store.reader().garbage(GARBAGE_MAX).map_err(RecordError::Store)?;
+        let is_garbage = |path: &str| garbage.iter().any(|(_, garbage)| garbage == path);
+        let mut left = FILES_IN_A_STEP_MAX;
+        while left > 0
+            && let Some(name) = files.pop()
+        {
+            let path = self.root.join(&name).to_string_lossy().into_owned();
+            if self.rows.binary_search(&self.hash(&name)).is_err()
+                && !self.own.contains(&path)
+                && !is_garbage(&path)
+            {
+                left -= 1;
+                changes.extend(self.adopt(disk, &name, path));
+            }
+        }
+        commit(store, &changes)?;
+        if files.is_empty() {
+            let Some(dir) = dirs.pop() else { return Ok(()) };
+            files = files_in(disk, &dir)?;
+            files.reverse();
+        }
+        self.stage = Stage::Files { dirs, files };
+        Ok(())
+    }
+
+    /// Settles `row` on its own storage, which need not be the one that is compared.
+    fn settle(&mut self, row: RecordingRow, disk: &dyn Disk, open: &Opener) -> Option<Change> {
+        let place = split_path(&row.path).map(|(root, name)| (root.to_owned(), name.to_owned()));
+        let (root, name) = place?;
+        if root == self.root {
+            return settle(row, disk, &name, &mut self.recovered);
+        }
+        // A storage of earlier that is not there now: its rows wait for it.
+        let elsewhere = open(&root).ok()?;
+        settle(row, elsewhere.as_ref(), &name, &mut self.recovered)
+    }
+
+    /// The row of a file that has none.
+    fn adopt(&mut self, disk: &dyn Disk, name: &str, path: String) -> Option<Change> {
+        match repair::repair(disk, name) {
+            Ok(Found::Recording(scan)) => {
+                let tag = scan.tag.as_ref()?;
+                self.recovered.adopted += 1;
+                Some(Change::PutRecording(RecordingRow {
+                    id: self.next_id.fetch_add(1, Ordering::Relaxed),
+                    stream_id: tag.stream_id,
+                    stream_name: tag.stream_name.clone(),
+                    start_ms: tag.start_ms,
+                    end_ms: repair::end_ms(&scan, tag.start_ms),
+                    size: scan.media_end,
+                    path,
+                    in_progress: false,
+                    is_protected: false,
+                }))
+            }
+            // A file of ours always begins with its head and first fragment in one write: this one was torn in it.
+            Ok(Found::Empty) => {
+                remove(disk, name, &mut self.recovered);
+                None
+            }
+            Ok(Found::Foreign(why)) => {
+                log::warn!("{name} is left alone: {why}");
+                None
+            }
+            Err(_) if is_gone(disk, name) => None,
+            Err(error) => {
+                log::warn!("left as it is: {error}");
+                self.recovered.failed += 1;
+                None
+            }
+        }
     }
 }
 
-/// Brings `store` and the files below `root` to agree. `next_id` is the first id for an adopted file; answers
-/// the first that is free afterwards.
-pub fn recover(
-    store: &Store,
-    root: &Path,
-    mut next_id: u64,
-) -> Result<(u64, Recovered), RecordError> {
-    let mut recovered = Recovered::default();
-    let mut unknown: HashSet<PathBuf> = files_below(root)?.into_iter().collect();
-    let (mut open_rows, mut lost_rows) = (Vec::new(), Vec::new());
-    let everything = RecordingQuery::default();
-    let visited = store.reader().visit(&everything, |row| {
-        let is_there = unknown.remove(Path::new(&row.path));
-        if row.in_progress {
-            open_rows.push(row);
-        } else if !is_there && Path::new(&row.path).starts_with(root) {
-            lost_rows.push(row.id);
-        }
-        true
-    });
-    visited.map_err(RecordError::Store)?;
-    let mut changes = Vec::new();
-    for row in open_rows {
-        changes.push(settle(row, &mut recovered)?);
-    }
-    for id in lost_rows {
-        log::warn!("recording {id} has no file any more; its row is removed");
-        recovered.removed_rows += 1;
-        changes.push(Change::RemoveRecording(id));
-    }
-    let mut files: Vec<_> = unknown.into_iter().collect();
-    files.sort();
-    for path in files {
-        if let Some(row) = adopt(&path, next_id, &mut recovered)? {
-            next_id += 1;
-            changes.push(Change::PutRecording(row));
-        }
-    }
-    for batch in changes.chunks(BATCH_MAX) {
-        store.commit(batch).map_err(RecordError::Store)?;
-    }
-    Ok((next_id, recovered))
-}
-
-/// The row of a recording that was being written when the program ended.
-fn settle(row: RecordingRow, recovered: &mut Recovered) -> Result<Change, RecordError> {
-    let path = PathBuf::from(&row.path);
-    let found =
-        if path.exists() { repair::repair(&path)? } else { Found::Foreign("no file".into()) };
-    match found {
-        Found::Recording(scan) => {
+/// The row of a recording that was being written when the program ended or its disk failed.
+pub fn settle(
+    row: RecordingRow,
+    disk: &dyn Disk,
+    name: &str,
+    recovered: &mut Recovered,
+) -> Option<Change> {
+    match repair::repair(disk, name) {
+        Ok(Found::Recording(scan)) => {
             recovered.settled += 1;
             let end_ms = repair::end_ms(&scan, row.start_ms);
-            Ok(Change::PutRecording(RecordingRow {
-                end_ms,
-                size: scan.media_end,
-                in_progress: false,
-                ..row
-            }))
+            let size = scan.media_end;
+            Some(Change::PutRecording(RecordingRow { end_ms, size, in_progress: false, ..row }))
         }
-        Found::Empty => {
-            recovered.removed_files += 1;
-            super::disk::remove(&path)?;
-            Ok(Change::RemoveRecording(row.id))
+        Ok(Found::Empty) => {
+            remove(disk, name, recovered).then_some(Change::RemoveRecording(row.id))
         }
-        Found::Foreign(why) => {
+        Ok(Found::Foreign(why)) => {
             log::warn!("recording {} can't be read ({why}); its row is removed", row.id);
             recovered.removed_rows += 1;
-            Ok(Change::RemoveRecording(row.id))
+            Some(Change::RemoveRecording(row.id))
+        }
+        Err(_) if is_gone(disk, name) => {
+            log::warn!("recording {} has no file any more; its row is removed", row.id);
+            recovered.removed_rows += 1;
+            Some(Change::RemoveRecording(row.id))
+        }
+        Err(error) => {
+            log::warn!("recording {} is left as it is: {error}", row.id);
+            recovered.failed += 1;
+            None
         }
     }
 }
 
-/// The row of a file that has none.
-fn adopt(
-    path: &Path,
-    id: u64,
-    recovered: &mut Recovered,
-) -> Result<Option<RecordingRow>, RecordError> {
-    match repair::repair(path)? {
-        Found::Recording(scan) => {
-            let Some(tag) = &scan.tag else { return Ok(None) };
-            recovered.adopted += 1;
-            Ok(Some(RecordingRow {
-                id,
-                stream_id: tag.stream_id,
-                stream_name: tag.stream_name.clone(),
-                start_ms: tag.start_ms,
-                end_ms: repair::end_ms(&scan, tag.start_ms),
-                size: scan.media_end,
-                path: path.to_string_lossy().into_owned(),
-                in_progress: false,
-            }))
+/// Removes a file in which nothing was recorded.
+fn remove(disk: &dyn Disk, name: &str, recovered: &mut Recovered) -> bool {
+    let removed = super::disk::remove(disk, name);
+    match &removed {
+        Ok(()) => recovered.removed_files += 1,
+        Err(error) => {
+            log::warn!("left as it is: {error}");
+            recovered.failed += 1;
         }
-        // A file of ours always begins with its head and first fragment in one write: this one was torn in it.
-        Found::Empty => {
-            recovered.removed_files += 1;
-            super::disk::remove(path)?;
-            Ok(None)
-        }
-        Found::Foreign(why) => {
-            log::warn!("{} is left alone: {why}", path.display());
-            Ok(None)
+    }
+    removed.is_ok()
+}
+
+/// Whether the storage is there and the file is not.
+fn is_gone(disk: &dyn Disk, name: &str) -> bool {
+    let opened = disk.open(name, Access::Read);
+    opened.is_err_and(|error| error.kind() == ErrorKind::NotFound) && disk.is_at_path()
+}
+
+fn commit(store: &Store, changes: &[Change]) -> Result<(), RecordError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    store.commit(changes).map_err(RecordError::Store)
+}
+
+/// All steps at once.
+pub fn recover(
+    store: &Store,
+    disk: &dyn Disk,
+    open: &Opener,
+    root: &Path,
+    next_id: Arc<AtomicU64>,
+) -> Result<Recovered, RecordError> {
+    let mut comparison = Comparison::new(root.to_owned(), OwnFiles::default(), next_id);
+    loop {
+        if let Some(recovered) = comparison.step(store, disk, open)? {
+            return Ok(recovered);
         }
     }
 }

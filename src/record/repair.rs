@@ -2,11 +2,10 @@
 //!
 //! In here: driving the pure scanner with reads, cutting and patching. Not in here: which files (`recovery`).
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{RecordError, disk};
+use super::RecordError;
+use super::disk::{Access, Disk, DiskFile, dir_of};
 use crate::media::fmp4;
 use crate::media::fmp4_scan::{Scan, ScanError, Scanner, Want};
 
@@ -22,21 +21,21 @@ pub enum Found {
 }
 
 /// Scans the file; changes nothing.
-pub fn scan(path: &Path) -> Result<Found, RecordError> {
-    let file = File::open(path).map_err(|error| RecordError::disk(path, &error))?;
-    scan_file(&file, path)
+pub fn scan(disk: &dyn Disk, name: &str) -> Result<Found, RecordError> {
+    let failed = |error: std::io::Error| RecordError::disk(Path::new(name), &error);
+    let file = disk.open(name, Access::Read).map_err(failed)?;
+    scan_file(file.as_ref()).map_err(failed)
 }
 
-fn scan_file(file: &File, path: &Path) -> Result<Found, RecordError> {
-    let disk_error = |error: std::io::Error| RecordError::disk(path, &error);
-    let len = file.metadata().map_err(disk_error)?.len();
+fn scan_file(file: &dyn DiskFile) -> std::io::Result<Found> {
+    let len = file.size()?;
     let mut scanner = Scanner::new(len);
     let mut buffer = Vec::new();
     loop {
         match scanner.next() {
             Want::Read { at, len } => {
                 buffer.resize(len, 0);
-                file.read_exact_at(&mut buffer, at).map_err(disk_error)?;
+                file.read_at(&mut buffer, at)?;
                 scanner.feed(&buffer);
             }
             Want::Done(Err(ScanError::TornHead)) => return Ok(Found::Empty),
@@ -50,25 +49,33 @@ fn scan_file(file: &File, path: &Path) -> Result<Found, RecordError> {
     }
 }
 
-/// Scans the file, cuts off what is not whole, writes the index, and makes all of it permanent.
-pub fn repair(path: &Path) -> Result<Found, RecordError> {
-    let opened = OpenOptions::new().read(true).write(true).open(path);
-    let file = opened.map_err(|error| RecordError::disk(path, &error))?;
-    let found = scan_file(&file, path)?;
+/// Scans the file, cuts off what is not whole, writes the index, and makes all of it permanent, the name included.
+pub fn repair(disk: &dyn Disk, name: &str) -> Result<Found, RecordError> {
+    let failed = |error: std::io::Error| RecordError::disk(Path::new(name), &error);
+    let file = disk.open(name, Access::Mend).map_err(failed)?;
+    let found = scan_file(file.as_ref()).map_err(failed)?;
     if let Found::Recording(scan) = &found {
-        if scan.has_torn_tail {
-            file.set_len(scan.media_end).map_err(|error| RecordError::disk(path, &error))?;
-        }
-        disk::patch(&file, path, &finishing_patches(scan))?;
-        disk::sync_file(&file, path)?;
+        mend(file.as_ref(), scan).map_err(failed)?;
+        disk.sync_dir(dir_of(name)).map_err(failed)?;
     }
     Ok(found)
+}
+
+fn mend(file: &dyn DiskFile, scan: &Scan) -> std::io::Result<()> {
+    if scan.has_torn_tail {
+        file.set_len(scan.media_end)?;
+    }
+    for (at, bytes) in finishing_patches(scan) {
+        file.write_at(&bytes, at)?;
+    }
+    file.sync()
 }
 
 /// The end of a scanned recording, Unix milliseconds.
 pub fn end_ms(scan: &Scan, start_ms: i64) -> i64 {
     start_ms.saturating_add(i64::try_from(scan.duration_ticks / 90).unwrap_or(i64::MAX))
 }
+
 /// What finishing would have written into the head.
 fn finishing_patches(scan: &Scan) -> Vec<(u64, Vec<u8>)> {
     let mut patches = Vec::new();

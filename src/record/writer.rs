@@ -12,11 +12,14 @@ use smol::future::FutureExt;
 use super::RecordError;
 use super::cut_core::{Cut, CutConfig, Cutter, Opening};
 use super::open::OpenRecordings;
+use crate::buffer::ring::Take;
 use crate::stream::hub::Hub;
 use crate::system::wait::{self, Stopping};
 
 /// Pause after the disk refused a write.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// How soon a storage that is back is noticed.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Packets taken in a row before other tasks get their turn.
 const PACKETS_IN_A_ROW_MAX: usize = 256;
 
@@ -40,31 +43,41 @@ pub async fn run(
     let mut taken_in_a_row = 0;
     loop {
         let packet = hub.take();
-        let is_empty = packet.is_none();
+        let is_loading = packet == Take::Loading;
+        let is_empty = packet == Take::Empty;
         match packet {
-            Some(packet) => cutter.push(packet, &config.borrow(), &mut cuts),
-            None if hub.is_idle() || stop.is_asked() => {
+            Take::Packet(packet) => cutter.push(packet, &config.borrow(), &mut cuts),
+            Take::Empty if hub.is_idle() || stop.is_asked() => {
                 cutter.finish(&config.borrow(), &mut cuts);
             }
-            None => {}
+            Take::Empty | Take::Loading => {}
         }
         for cut in cuts.drain(..) {
             let done = writing.carry_out(cut, &recordings, &config).await;
             match done {
-                Ok(()) => hub.set_record_error(None),
+                Ok(false) => {}
+                Ok(true) => {
+                    hub.set_record_error(None);
+                    hub.set_record_state(None);
+                }
                 Err(error) => {
                     let stream_id = config.borrow().stream_id;
                     log::error!("stream {stream_id}: recording stopped: {error}");
                     hub.set_record_error(Some(error.for_owner()));
+                    hub.set_record_state(Some(error.state()));
                     writing.give_up(&recordings).await;
                     cutter.abandon();
-                    wait::pause(RETRY_PAUSE).or(stop.asked()).await;
+                    wait_for_storage(&hub, &recordings, &stop).await;
                     break;
                 }
             }
         }
         taken_in_a_row += 1;
-        if is_empty {
+        if is_loading {
+            // Also while stopping: what was kept is written, as far as time allows.
+            taken_in_a_row = 0;
+            hub.ready().await;
+        } else if is_empty {
             if stop.is_asked() {
                 return;
             }
@@ -77,23 +90,39 @@ pub async fn run(
     }
 }
 
+/// Pauses, and longer while there is nothing to write to: the ring keeps the newest packets meanwhile.
+async fn wait_for_storage(hub: &Hub, recordings: &OpenRecordings, stop: &Stopping) {
+    wait::pause(RETRY_PAUSE).or(stop.asked()).await;
+    while let Some(why) = recordings.storage_fault()
+        && !stop.is_asked()
+        && !hub.is_idle()
+    {
+        hub.set_record_error(Some(why));
+        hub.set_record_state(recordings.storage_state());
+        wait::pause(LOOK_PAUSE).or(stop.asked()).await;
+    }
+}
+
 impl Writing {
+    /// Answers whether something was written.
     async fn carry_out(
         &mut self,
         cut: Cut,
         recordings: &OpenRecordings,
         config: &RefCell<CutConfig>,
-    ) -> Result<(), RecordError> {
+    ) -> Result<bool, RecordError> {
         match cut {
-            Cut::Open(opening) => self.opening = Some(opening),
+            Cut::Open(opening) => {
+                self.opening = Some(opening);
+                return Ok(false);
+            }
             Cut::Fragment(fragment) => match (self.opening.take(), self.id) {
                 (Some(opening), _) => {
                     let (stream_id, name) = {
                         let config = config.borrow();
                         (config.stream_id, config.stream_name.clone())
                     };
-                    let id = recordings.create(stream_id, &name, opening, fragment).await?;
-                    self.id = Some(id);
+                    self.id = Some(recordings.create(stream_id, &name, opening, fragment).await?);
                 }
                 (None, Some(id)) => recordings.append(id, fragment).await?,
                 (None, None) => {}
@@ -105,7 +134,7 @@ impl Writing {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Ends the file after an error with what it holds.
@@ -114,7 +143,7 @@ impl Writing {
         if let Some(id) = self.id.take()
             && let Err(error) = recordings.finish(id, Vec::new()).await
         {
-            log::warn!("recording {id} is left for recovery: {error}");
+            log::warn!("recording {id} is finished later: {error}");
         }
     }
 }

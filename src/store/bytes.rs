@@ -6,10 +6,12 @@
 use crate::config::stream::StreamConfig;
 use crate::media::format::VideoCodec;
 
-use super::row::RecordingRow;
+use super::row::{RecordingRow, StorageRow};
 
 const STREAM_VERSION: u8 = 1;
 const RECORDING_VERSION: u8 = 1;
+const GARBAGE_VERSION: u8 = 1;
+const STORAGE_VERSION: u8 = 1;
 
 /// Appends fields.
 pub struct Writer(Vec<u8>);
@@ -40,6 +42,11 @@ impl Writer {
         self.0.extend_from_slice(&len.to_le_bytes());
         self.0.extend_from_slice(&value.as_bytes()[..usize::from(len)]);
         self
+    }
+
+    /// A number that may be absent.
+    pub fn option(self, value: Option<u64>) -> Self {
+        self.u8(u8::from(value.is_some())).u64(value.unwrap_or(0))
     }
 
     pub fn done(self) -> Vec<u8> {
@@ -73,6 +80,12 @@ impl<'a> Reader<'a> {
 
     pub fn i64(&mut self) -> Option<i64> {
         self.take().map(i64::from_le_bytes)
+    }
+
+    /// A number that may be absent; so it is in a record from before there was such a field.
+    pub fn option(&mut self) -> Option<u64> {
+        let (is_there, value) = (self.u8()?, self.u64()?);
+        (is_there != 0).then_some(value)
     }
 
     pub fn text(&mut self) -> Option<String> {
@@ -111,6 +124,8 @@ pub fn encode_stream(config: &StreamConfig) -> Vec<u8> {
         .u8(codec_number(config.codec))
         .u8(config.priority)
         .u8(u8::from(config.record))
+        .option(config.retention_days.map(u64::from))
+        .option(config.max_storage_size)
         .done()
 }
 
@@ -127,6 +142,8 @@ pub fn decode_stream(id: u32, record: &[u8]) -> Option<StreamConfig> {
         codec: codec_of(fields.u8()?)?,
         priority: fields.u8()?,
         record: fields.u8()? != 0,
+        retention_days: fields.option().and_then(|days| days.try_into().ok()),
+        max_storage_size: fields.option(),
     })
 }
 
@@ -139,6 +156,7 @@ pub fn encode_recording(row: &RecordingRow) -> Vec<u8> {
         .u64(row.size)
         .text(&row.path)
         .u8(u8::from(row.in_progress))
+        .u8(u8::from(row.is_protected))
         .done()
 }
 
@@ -153,7 +171,25 @@ pub fn decode_recording(id: u64, record: &[u8]) -> Option<RecordingRow> {
         size: fields.u64()?,
         path: fields.text()?,
         in_progress: fields.u8()? != 0,
+        is_protected: fields.u8().is_some_and(|flag| flag != 0),
     })
+}
+
+pub fn encode_garbage(path: &str) -> Vec<u8> {
+    Writer::new(GARBAGE_VERSION).text(path).done()
+}
+
+pub fn decode_garbage(record: &[u8]) -> Option<String> {
+    Reader::new(record)?.text()
+}
+
+pub fn encode_storage(row: &StorageRow) -> Vec<u8> {
+    Writer::new(STORAGE_VERSION).text(&row.uuid).u8(u8::from(row.is_marked)).done()
+}
+
+pub fn decode_storage(record: &[u8]) -> Option<StorageRow> {
+    let mut fields = Reader::new(record)?;
+    Some(StorageRow { uuid: fields.text()?, is_marked: fields.u8()? != 0 })
 }
 
 #[cfg(test)]
@@ -172,11 +208,49 @@ mod tests {
         #[test]
         fn a_recording_comes_back_as_it_went_in(
             id in 1_u64.., stream_id in any::<u32>(), name in ".{0,64}", path in ".{0,200}",
-            start_ms in any::<i64>(), end_ms in any::<i64>(), size in any::<u64>(), in_progress in any::<bool>(),
+            start_ms in any::<i64>(), end_ms in any::<i64>(), size in any::<u64>(), flags in (any::<bool>(), any::<bool>()),
         ) {
-            let row = RecordingRow { id, stream_id, stream_name: name, start_ms, end_ms, size, path, in_progress };
+            let row = RecordingRow {
+                id, stream_id, stream_name: name, start_ms, end_ms, size, path,
+                in_progress: flags.0, is_protected: flags.1,
+            };
             prop_assert_eq!(decode_recording(id, &encode_recording(&row)), Some(row));
         }
+    }
+
+    #[test]
+    fn records_from_before_there_were_more_fields_are_read() {
+        let row = RecordingRow {
+            id: 3,
+            stream_id: 1,
+            stream_name: "Tor".into(),
+            start_ms: 5,
+            end_ms: 6,
+            size: 7,
+            path: "/x".into(),
+            in_progress: true,
+            is_protected: false,
+        };
+        let record = encode_recording(&row);
+        assert_eq!(decode_recording(3, &record[..record.len() - 1]), Some(row));
+        let config = StreamConfig {
+            id: 1,
+            name: "Tor".into(),
+            url: "testpattern://".into(),
+            enabled: true,
+            width: 0,
+            height: 0,
+            fps: 0,
+            codec: VideoCodec::H264,
+            priority: 5,
+            record: true,
+            retention_days: None,
+            max_storage_size: None,
+        };
+        let record = encode_stream(&config);
+        assert_eq!(decode_stream(1, &record[..record.len() - 18]), Some(config.clone()));
+        let more = StreamConfig { retention_days: Some(0), max_storage_size: Some(9), ..config };
+        assert_eq!(decode_stream(1, &encode_stream(&more)), Some(more));
     }
 
     #[test]
@@ -190,6 +264,7 @@ mod tests {
             size: 7,
             path: "/x".into(),
             in_progress: false,
+            is_protected: false,
         };
         let mut record = encode_recording(&row);
         record[0] = 9;

@@ -17,4 +17,15 @@ pub struct RecordingRow {
     pub path: String,
     /// Still being written, as far as the store knows; recovery settles it at the next start.
     pub in_progress: bool,
+    /// Never deleted by the program, only by hand.
+    pub is_protected: bool,
+}
+
+/// What the store knows of the storage at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageRow {
+    /// In the storage's marker file.
+    pub uuid: String,
+    /// The marker was written and synced; until then its absence means nothing.
+    pub is_marked: bool,
 }

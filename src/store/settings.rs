@@ -30,6 +30,7 @@ pub fn encode(values: &Settings) -> Vec<(&'static str, Vec<u8>)> {
         ("hw_accel_enabled", number(values.hw_accel_enabled.into())),
         ("segment_seconds", number(values.segment_seconds.into())),
         ("allowed_hosts", hosts.done()),
+        ("swap_path", Writer::new(VERSION).text(&values.swap_path).done()),
     ]
 }
 
@@ -53,6 +54,7 @@ fn try_decode(values: &mut Settings, name: &str, record: &[u8]) -> Option<()> {
         "swap_size" => values.swap_size = fields.u64()?,
         "hw_accel_enabled" => values.hw_accel_enabled = fields.u64()? != 0,
         "segment_seconds" => values.segment_seconds = fields.u64()?.try_into().ok()?,
+        "swap_path" => values.swap_path = fields.text()?,
         "allowed_hosts" => {
             let count = fields.u64()?.min(64);
             values.allowed_hosts = (0..count).map(|_| fields.text()).collect::<Option<_>>()?;
@@ -82,6 +84,7 @@ mod tests {
             hw_accel_enabled: true,
             segment_seconds: 60,
             allowed_hosts: vec!["nvr.example".into(), "cam".into()],
+            swap_path: "/mnt/other/swap".into(),
         };
         let mut loaded = Settings::new("/elsewhere".into());
         for (name, record) in encode(&stored) {

@@ -30,6 +30,7 @@ fn row(id: u64, stream_id: u32, start_s: i64) -> RecordingRow {
         size: 1000 + id,
         path: format!("/r/{stream_id}/{id}.mp4"),
         in_progress: false,
+        is_protected: false,
     }
 }
 
@@ -45,6 +46,8 @@ fn stream(id: u32) -> StreamConfig {
         codec: VideoCodec::H265,
         priority: 4,
         record: false,
+        retention_days: None,
+        max_storage_size: Some(3),
     }
 }
 
@@ -131,4 +134,176 @@ fn reading_through_the_overlay_changes_no_byte() {
     seen.commit(&[Change::PutRecording(row(2, 0, 200))]).unwrap();
     drop(seen);
     assert_eq!(std::fs::read(crashed.0.join(FILE_NAME)).unwrap(), before);
+}
+
+/// Every way to find recordings says the same as looking at all of them.
+fn check_index(store: &Store, rows: &[RecordingRow]) {
+    let reader = store.reader();
+    for stream_id in 0..4_u32 {
+        let mut of_stream: Vec<_> = rows.iter().filter(|row| row.stream_id == stream_id).collect();
+        of_stream.sort_by_key(|row| (row.start_ms, row.id));
+        let finished = || of_stream.iter().filter(|row| !row.in_progress);
+        let want = Totals {
+            count: finished().count() as u64,
+            bytes: finished().map(|row| row.size).sum(),
+            protected_bytes: finished().filter(|row| row.is_protected).map(|row| row.size).sum(),
+        };
+        let got = reader.totals().unwrap().get(&stream_id).copied().unwrap_or_default();
+        assert_eq!(got, want, "stream {stream_id}");
+        let newest = reader.newest(stream_id).unwrap().map(|found| found.id);
+        assert_eq!(newest, of_stream.last().map(|row| row.id));
+        let deletable = finished().find(|row| !row.is_protected).map(|row| row.id);
+        assert_eq!(
+            reader.next_deletable(stream_id, None).unwrap().map(|found| found.id),
+            deletable
+        );
+        for (from, to) in [(i64::MIN, i64::MAX), (50_000, 90_000), (0, 1)] {
+            let mut ids = Vec::new();
+            let visit = |found: Indexed| {
+                ids.push(found.id);
+                true
+            };
+            reader.visit_time(stream_id, (from, to), visit).unwrap();
+            let here =
+                |row: &&&RecordingRow| row.start_ms < to && (row.end_ms > from || row.in_progress);
+            let mut want: Vec<_> = of_stream.iter().filter(here).map(|row| row.id).collect();
+            // One in progress is found as far back as a recording was ever long.
+            want.retain(|id| {
+                ids.contains(id) || !rows.iter().any(|r| r.id == *id && r.in_progress)
+            });
+            assert_eq!(ids, want, "stream {stream_id} {from}..{to}");
+        }
+    }
+    for query in [
+        RecordingQuery { stream_id: Some(1), ..Default::default() },
+        RecordingQuery { start_ms: Some(60_000), end_ms: Some(80_000), ..Default::default() },
+        RecordingQuery {
+            stream_id: Some(2),
+            end_ms: Some(90_000),
+            descending: true,
+            ..Default::default()
+        },
+        RecordingQuery {
+            start_ms: Some(30_000),
+            after: Some(300),
+            before: Some(700),
+            ..Default::default()
+        },
+    ] {
+        let query = RecordingQuery { limit: 1000, ..query };
+        let matches =
+            |row: &&RecordingRow| query.matches(row.id, row.stream_id, row.start_ms, row.end_ms);
+        let mut want: Vec<u64> = rows.iter().filter(matches).map(|row| row.id).collect();
+        want.sort_unstable();
+        if query.descending {
+            want.reverse();
+        }
+        let got = reader.recordings(&query).unwrap();
+        assert_eq!(got.iter().map(|row| row.id).collect::<Vec<_>>(), want, "{query:?}");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+    #[test]
+    fn the_index_follows_every_change(
+        steps in proptest::collection::vec((0_u8..6, 1_u64..1000, 0_u32..4, 0_i64..100, 0_u8..4), 1..60),
+    ) {
+        let dir = Dir::new("store-index");
+        let store = Store::open(&dir.0).unwrap();
+        let mut rows: BTreeMap<u64, RecordingRow> = BTreeMap::new();
+        for (kind, id, stream_id, start_s, flags) in steps {
+            let nearest = rows.range(id..).next().map(|(id, _)| *id);
+            match (kind, nearest) {
+                (0, Some(id)) => {
+                    store.commit(&[Change::TrashRecording(id), Change::ForgetGarbage(id)]).unwrap();
+                    rows.remove(&id);
+                }
+                (1, Some(id)) => {
+                    store.commit(&[Change::RemoveRecording(id)]).unwrap();
+                    rows.remove(&id);
+                }
+                _ => {
+                    let row = RecordingRow {
+                        in_progress: flags & 1 != 0,
+                        is_protected: flags & 2 != 0,
+                        ..row(id, stream_id, start_s)
+                    };
+                    store.commit(&[Change::PutRecording(row.clone())]).unwrap();
+                    rows.insert(id, row);
+                }
+            }
+        }
+        let rows: Vec<RecordingRow> = rows.into_values().collect();
+        check_index(&store, &rows);
+    }
+}
+
+#[test]
+fn a_store_without_index_gets_one() {
+    let dir = Dir::new("store-no-index");
+    let store = Store::open(&dir.0).unwrap();
+    let rows: Vec<_> = (1..=600).map(|id| row(id, (id % 3) as u32, id as i64)).collect();
+    let changes: Vec<_> = rows.iter().cloned().map(Change::PutRecording).collect();
+    store.commit(&changes).unwrap();
+    let tx = store.db.begin_write().unwrap();
+    for table in [index::BLOCKS] {
+        tx.delete_table(table).unwrap();
+    }
+    tx.delete_table(index::BY_START).unwrap();
+    tx.delete_table(index::TOTALS).unwrap();
+    tx.open_table(META).unwrap().remove(META_INDEX).unwrap();
+    tx.commit().unwrap();
+    drop(store);
+    check_index(&Store::open(&dir.0).unwrap(), &rows);
+}
+
+#[test]
+fn a_deletion_leaves_garbage_until_it_is_done_and_a_span_for_good() {
+    let dir = Dir::new("store-garbage");
+    let store = Store::open(&dir.0).unwrap();
+    let changes: Vec<_> =
+        (1..=3).map(|id| Change::PutRecording(row(id, 0, id as i64 * 10))).collect();
+    store.commit(&changes).unwrap();
+    store.commit(&[Change::TrashRecording(1), Change::TrashRecording(2)]).unwrap();
+    let reader = store.reader();
+    assert_eq!(reader.recording(1).unwrap(), None);
+    let paths: Vec<_> = reader.garbage(9).unwrap().into_iter().map(|(_, path)| path).collect();
+    assert_eq!(paths, ["/r/0/1.mp4", "/r/0/2.mp4"]);
+    let deleted = || reader.spans(0, Layer::Deleted, (0, 100_000), 9).unwrap();
+    // Recordings that follow on each other are one span.
+    assert_eq!(
+        deleted().iter().map(|s| (s.start_ms, s.end_ms)).collect::<Vec<_>>(),
+        [(10_000, 30_000)]
+    );
+    store.commit(&[Change::ForgetGarbage(1), Change::ForgetGarbage(2)]).unwrap();
+    assert_eq!(reader.garbage(9).unwrap(), []);
+    assert_eq!(deleted().len(), 1);
+}
+
+#[test]
+fn spans_that_were_open_end_where_the_program_did() {
+    use crate::ledger::span_core::{OPEN_MS, State};
+    let dir = Dir::new("store-spans");
+    let store = Store::open(&dir.0).unwrap();
+    let put = |start_ms: i64, end_ms: i64| {
+        Change::PutSpan(1, Layer::Reason, Span { start_ms, end_ms, state: State::SourceDown })
+    };
+    let boot = Change::Boot("b".into(), 5000);
+    store.commit(&[put(1000, 2000), put(3000, OPEN_MS), put(6000, OPEN_MS), boot]).unwrap();
+    let reader = store.reader();
+    let found = |from_ms: i64| -> Vec<(i64, i64)> {
+        let spans = reader.spans(1, Layer::Reason, (from_ms, 10_000), 9).unwrap();
+        spans.iter().map(|s| (s.start_ms, s.end_ms)).collect()
+    };
+    assert_eq!(found(0), [(1000, 2000), (3000, 5000)]);
+    assert_eq!(found(4000), [(3000, 5000)]);
+    assert_eq!(reader.last_alive().unwrap().1.as_deref(), Some("b"));
+    store.commit(&[Change::PruneSpans(10_000, 6000), Change::Alive(7)]).unwrap();
+    assert_eq!(found(0), [(3000, 5000)]);
+    assert_eq!(reader.last_alive().unwrap().0, Some(7));
+    let life = Life { stream_id: 1, created_ms: 5, removed_ms: Some(9) };
+    store.commit(&[Change::PutLife(life)]).unwrap();
+    assert_eq!(reader.life(1).unwrap(), Some(life));
+    assert_eq!(reader.life(2).unwrap(), None);
 }

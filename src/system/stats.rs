@@ -90,6 +90,36 @@ impl Default for Machine {
     }
 }
 
+/// What is available of the machine's memory.
+pub fn memory() -> io::Result<Memory> {
+    parse_memory(&read_proc("/proc/meminfo")?).ok_or_else(|| odd("/proc/meminfo"))
+}
+
+/// Free swap in KiB; `None` where the kernel does not say.
+pub fn swap_free_kib() -> Option<u64> {
+    number_of(&read_proc("/proc/meminfo").ok()?, "SwapFree")
+}
+
+/// Percent of the last 10 s in which some task waited for memory; `None` where the kernel does not say.
+pub fn memory_waiting_percent() -> Option<f64> {
+    parse_waiting_percent(&read_proc("/proc/pressure/memory").ok()?)
+}
+
+/// Reads `some avg10=` of a file below `/proc/pressure` (Documentation/accounting/psi.rst of Linux).
+pub fn parse_waiting_percent(text: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let value = line.split(' ').find_map(|field| field.strip_prefix("avg10="))?;
+    value.parse().ok().filter(|percent: &f64| percent.is_finite())
+}
+
+/// Whether the process has this capability (capabilities(7) has the numbers) in force.
+pub fn has_capability(number: u32) -> bool {
+    let status = read_proc("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = line.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_some_and(|bits| bits >> number & 1 == 1)
+}
+
 /// Size and room of the file system that holds `path`. Blocks while the disk is stalled.
 pub fn storage(path: &Path) -> io::Result<Storage> {
     let fs = rustix::fs::statvfs(path)?;

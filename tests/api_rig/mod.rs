@@ -69,6 +69,7 @@ pub fn row(id: u64, size: u64) -> RecordingRow {
             minutes % 60
         ),
         in_progress: false,
+        is_protected: false,
     }
 }
 
@@ -83,6 +84,7 @@ pub fn running(id: u64) -> RunningRecording {
         end_ms: row.start_ms + 2500,
         size: 1000,
         path: row.path,
+        is_protected: false,
     }
 }
 
@@ -129,12 +131,14 @@ impl Rig {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("lightnvr-api-{}-{n}", std::process::id()));
-        let socket = dir.join("api.sock");
+        let socket = dir.join("run").join("api.sock");
         let snapshot = SnapshotCell::new(Snapshot {
             streams: vec![],
             settings: Settings::new("/var/lib/lightnvr/recordings".into()),
             running: vec![],
             ailments: vec![],
+            ledger: vec![],
+            forecast: vec![],
             at_ms: 0,
         });
         let rows = Rows::open(&dir.join("store"));
@@ -296,6 +300,8 @@ impl State {
                 drop(reply.try_send(answer));
             }
             Command::DeleteRecording { id, reply } => drop(reply.try_send(self.delete(id))),
+            Command::ProtectRecording { reply, .. } => drop(reply.try_send(Ok(()))),
+            Command::AdoptStorage { reply } => drop(reply.try_send(Ok(()))),
             Command::UpdateSettings { patch, reply } => {
                 let new = self.cell.load().settings.patched(&patch);
                 let checked = new.check().map(|()| new.clone());
@@ -353,5 +359,12 @@ impl State {
 }
 
 fn view(config: StreamConfig, status: StreamStatus) -> StreamView {
-    StreamView { config, status, status_detail: String::new(), actual: None, advice: vec![] }
+    StreamView {
+        config,
+        status,
+        status_detail: String::new(),
+        actual: None,
+        advice: vec![],
+        buffer: None,
+    }
 }

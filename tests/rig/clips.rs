@@ -85,6 +85,17 @@ pub const H264_OPEN: Clip = Clip {
     ..H264
 };
 
+/// What a camera of 1080p sends: 4 Mbit/s, which the noise takes at this size, too.
+pub const H264_FAST: Clip = Clip {
+    name: "h264_fast",
+    encoder: "-c:v libx264 -preset ultrafast -b:v 4M -maxrate 4M -bufsize 2M -g 20 -bf 0 -x264-params scenecut=0",
+    ..H264
+};
+
+/// Four minutes of it.
+pub const LONG_FAST: Clip =
+    Clip { name: "long_fast", source: Source::Looped { clip: &H264_FAST, times: 10 }, ..H264 };
+
 pub const H265: Clip = Clip {
     name: "h265",
     video: Video::H265,

@@ -52,6 +52,8 @@ pub fn start(change: impl FnOnce(&mut GateConfig) + Send + 'static) -> Rig {
         settings: Settings::new("/nowhere".into()),
         running: Vec::new(),
         ailments: Vec::new(),
+        ledger: Vec::new(),
+        forecast: Vec::new(),
         at_ms: 0,
     });
     let (listeners, receiver) = bounded(1);

@@ -6,10 +6,13 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod bench;
 pub mod clips;
+pub mod fault_disk;
 pub mod gst_server;
 pub mod http;
 pub mod json;
+pub mod loop_disk;
 pub mod mp4;
 pub mod nvr;
 pub mod process;

@@ -171,6 +171,27 @@ fn another_run_or_picture_size_starts_another_file() {
 }
 
 #[test]
+fn a_step_of_the_clock_begins_a_file_at_the_next_keyframe_and_loses_nothing() {
+    for step_ms in [3_600_000, -3_600_000] {
+        let mut camera = Camera::new(1_741_514_400_000);
+        let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
+        for n in 0..60 {
+            if n == 30 {
+                camera.start_ms += step_ms;
+            }
+            let packet = camera.frame(n, n % 15 == 0);
+            cutter.push(packet, &config(900_000), &mut cuts);
+        }
+        cutter.finish(&config(900_000), &mut cuts);
+        let files = files(cuts);
+        let lengths: Vec<usize> = files.iter().map(|file| file.seqs.len()).collect();
+        assert_eq!(lengths, [30, 30], "{step_ms}");
+        assert_eq!(files[0].end_ms, 1_741_514_402_000);
+        assert_eq!(files[1].start_ms, 1_741_514_402_000 + step_ms);
+    }
+}
+
+#[test]
 fn sound_that_came_before_the_first_keyframe_is_kept() {
     let mut camera = Camera::new(1000);
     let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
@@ -198,6 +219,21 @@ fn a_camera_whose_video_stops_does_not_pile_up_sound() {
     assert!(segment.pending_audio.len() <= FRAGMENT_AUDIO_MAX);
     cutter.finish(&config(900_000), &mut cuts);
     assert_eq!(files(cuts)[0].seqs.len(), 2001);
+}
+
+#[test]
+fn frozen_time_stamps_and_silent_sound_do_not_pile_up_pictures() {
+    let mut camera = Camera::new(0);
+    let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
+    for n in 0..1000 {
+        let track = Track::Video(Arc::clone(&camera.video));
+        let packet = camera.packet(track, n, 0, n % 500 == 0);
+        cutter.push(packet, &config(900_000), &mut cuts);
+        let held = cutter.waiting.as_ref().map_or(0, |waiting| waiting.behind.len());
+        assert!(held <= WAITING_PACKETS_MAX, "{held} at {n}");
+    }
+    cutter.finish(&config(900_000), &mut cuts);
+    assert_eq!(files(cuts).iter().map(|file| file.seqs.len()).sum::<usize>(), 1000);
 }
 
 #[test]
@@ -255,7 +291,7 @@ proptest! {
         let mut camera = Camera::new(1_700_000_000_000);
         let (mut cutter, mut cuts) = (Cutter::default(), Vec::new());
         let (mut video, mut audio) = (0, 0);
-        let (mut want, mut has_key) = (Vec::new(), false);
+        let (mut want, mut first_key) = (Vec::new(), None);
         for (kind, step) in steps {
             let packet = if kind < 3 {
                 audio += step;
@@ -266,8 +302,12 @@ proptest! {
                 let track = Track::Video(Arc::clone(&camera.video));
                 camera.packet(track, video, camera.start_ms + video / 90, kind == 9)
             };
-            has_key |= packet.is_video_key();
-            if has_key {
+            if packet.is_video_key() {
+                first_key.get_or_insert(packet.dts);
+            }
+            // Sound of over a second before the first picture has no file to go to.
+            let has_file = first_key.is_some_and(|key| key - file_ticks(&packet) < 90_000);
+            if has_file {
                 want.push(packet.seq);
             }
             cutter.push(packet, &config(10_000), &mut cuts);
@@ -276,8 +316,9 @@ proptest! {
         let files = files(cuts);
         let mut got: Vec<u64> = files.iter().flat_map(|file| file.seqs.clone()).collect();
         got.sort_unstable();
+        prop_assert!(got.is_sorted_by(|a, b| a < b), "nothing twice: {:?}", got);
         // Sound from before the first keyframe may be there as well.
-        got.retain(|seq| want.first().is_some_and(|first| seq >= first));
+        got.retain(|seq| want.contains(seq));
         prop_assert_eq!(got, want);
         for file in &files {
             prop_assert!(file.is_finished && file.end_ms >= file.start_ms);

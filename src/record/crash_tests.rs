@@ -1,0 +1,226 @@
+//! A power cut at every operation of a session: two streams that rotate, with a recording deleted in between.
+//!
+//! After each one, what was synced (and in a second mode any part of what was not) is all that a new start finds.
+//! It must find a store that opens, its own storage, files that play, a row for each and nothing else, and of each
+//! stream all but the last 2 s and one round. Not in here: the very creation of the store's file.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::check;
+use super::crash_disk::{CrashDisk, Random, Wreck};
+use super::cut_core::{Cut, CutConfig, Cutter, Opening};
+use super::disk::{Disk, Disks};
+use super::open::OpenRecordings;
+use super::recovery;
+use super::storage::{self, Consent};
+use crate::media::media_clip::{Clip, encode_clip};
+use crate::media::media_tool::{TempDir, run};
+use crate::media::packet::{Packet, Run, Track};
+use crate::store::row::RecordingRow;
+use crate::store::{Change, RecordingQuery, Store};
+use crate::system::pool::Pool;
+
+const ROOT: &str = "/lightnvr-crash-test/storage";
+const START_MS: i64 = 1_700_000_003_000;
+const SECONDS: i64 = 12;
+const SEGMENT_MS: i64 = 5000;
+const FPS: i64 = 15;
+/// The promise: 2 s, and the round in flight.
+const LOST_MS_MAX: i64 = 3000;
+/// Random remainders per power cut.
+const LUCKS: u64 = 2;
+/// ffmpeg plays what every so many power cuts leave; the scanner reads all.
+const PLAYED_EVERY: usize = 60;
+
+struct Camera {
+    clip: Rc<Clip>,
+    run: Arc<Run>,
+    config: CutConfig,
+    cutter: Cutter,
+    frames: i64,
+    opening: Option<Opening>,
+    writing: Option<u64>,
+}
+
+impl Camera {
+    fn new(stream_id: u32, clip: &Rc<Clip>) -> Self {
+        let stream_name = format!("cam {stream_id}");
+        Self {
+            clip: Rc::clone(clip),
+            run: Arc::new(Run { id: 1, audio: None }),
+            config: CutConfig { stream_id, stream_name, segment_ms: SEGMENT_MS },
+            cutter: Cutter::default(),
+            frames: 0,
+            opening: None,
+            writing: None,
+        }
+    }
+
+    fn packet(&mut self) -> Arc<Packet> {
+        let n = self.frames;
+        self.frames += 1;
+        let unit = &self.clip.units[n as usize % self.clip.units.len()];
+        Arc::new(Packet {
+            seq: n as u64,
+            run: Arc::clone(&self.run),
+            track: Track::Video(Arc::new(self.clip.format.clone())),
+            pts: n * 90_000 / FPS,
+            dts: n * 90_000 / FPS,
+            is_key: unit.is_key,
+            is_damaged: false,
+            wall_ms: START_MS + n * 1000 / FPS,
+            data: unit.data.clone(),
+        })
+    }
+
+    async fn carry_out(&mut self, cuts: Vec<Cut>, recordings: &OpenRecordings) {
+        for cut in cuts {
+            match (cut, self.writing) {
+                (Cut::Open(opened), _) => self.opening = Some(opened),
+                (Cut::Fragment(fragment), writing) => match (self.opening.take(), writing) {
+                    (Some(opening), _) => {
+                        let CutConfig { stream_id, stream_name, .. } = &self.config;
+                        let id = recordings.create(*stream_id, stream_name, opening, fragment);
+                        self.writing = Some(id.await.unwrap());
+                    }
+                    (None, id) => recordings.append(id.unwrap(), fragment).await.unwrap(),
+                },
+                (Cut::Finish { patches }, id) => {
+                    recordings.finish(id.unwrap(), patches).await.unwrap();
+                    self.writing = None;
+                }
+            }
+        }
+    }
+
+    async fn record_second(&mut self, recordings: &OpenRecordings) {
+        for _ in 0..FPS {
+            let (packet, mut cuts) = (self.packet(), Vec::new());
+            self.cutter.push(packet, &self.config, &mut cuts);
+            self.carry_out(cuts, recordings).await;
+        }
+    }
+}
+
+/// Runs the session; answers its history and how many operations came before it.
+fn session(clip: &Rc<Clip>) -> (CrashDisk, usize) {
+    let disk = CrashDisk::default();
+    let listener = disk.clone();
+    let tell = Box::new(move |op| listener.note_store(op));
+    let store = Store::open_in_memory(Vec::new(), tell).unwrap();
+    let before = disk.op_count();
+    let pool = Pool::start("store", 1, 64).unwrap();
+    let root = Path::new(ROOT).to_owned();
+    let recordings =
+        OpenRecordings::new(store.clone(), pool, Disks::default(), disk.opener(), root, 1);
+    smol::block_on(async {
+        recordings.look_at_storage().await;
+        let mut cameras = [Camera::new(0, clip), Camera::new(1, clip)];
+        for second in 1..=SECONDS {
+            for camera in &mut cameras {
+                camera.record_second(&recordings).await;
+            }
+            disk.note(second * 1000);
+            recordings.sync_round().await.unwrap();
+            if second == SECONDS / 2 {
+                let oldest = store.reader().recording(1).unwrap().unwrap();
+                recordings.remove_file(Path::new(&oldest.path)).await.unwrap();
+                recordings.commit(vec![Change::RemoveRecording(oldest.id)]).await.unwrap();
+            }
+        }
+        for mut camera in cameras {
+            let mut cuts = Vec::new();
+            camera.cutter.finish(&camera.config, &mut cuts);
+            camera.carry_out(cuts, &recordings).await;
+        }
+    });
+    (disk, before)
+}
+
+/// A new start on what is left.
+fn start_on(wreck: &Wreck) -> (Store, Vec<RecordingRow>) {
+    let store = Store::open_in_memory(wreck.store.clone(), Box::new(drop)).expect("store opens");
+    let (root, opener) = (Path::new(ROOT), wreck.disk.opener());
+    let disk = storage::attach(&opener, &store, root, Consent::No).expect("the storage is ours");
+    let next_id = store.load(String::new()).unwrap().next_recording_id;
+    let next_id = Arc::new(AtomicU64::new(next_id));
+    let recovered = recovery::recover(&store, disk.as_ref(), &opener, root, next_id).unwrap();
+    assert_eq!(recovered.failed, 0);
+    let findings = check::check(&store, &opener, root).unwrap();
+    assert_eq!(findings, Vec::<String>::new());
+    let all = RecordingQuery { limit: 1000, ..Default::default() };
+    let rows = store.reader().recordings(&all).unwrap();
+    (store, rows)
+}
+
+/// Each stream is there from its start, or from the file behind the deleted one, to the promised moment.
+fn check_loss(wreck: &Wreck, rows: &[RecordingRow]) {
+    let must_reach_ms = START_MS + wreck.note - LOST_MS_MAX;
+    for stream_id in 0..2 {
+        let mut spans: Vec<_> = rows.iter().filter(|row| row.stream_id == stream_id).collect();
+        spans.sort_by_key(|row| row.start_ms);
+        let end_ms = spans.last().map_or(START_MS, |last| last.end_ms);
+        assert!(
+            end_ms >= must_reach_ms,
+            "stream {stream_id} ends {} ms early",
+            must_reach_ms - end_ms
+        );
+        for pair in spans.windows(2) {
+            let hole_ms = pair[1].start_ms - pair[0].end_ms;
+            assert!(hole_ms.abs() <= 2, "stream {stream_id}: {hole_ms} ms between two files");
+        }
+        assert!(spans.len() <= 4, "no file is there twice");
+    }
+}
+
+fn check_plays(disk: &CrashDisk, dir: &TempDir) {
+    for (name, bytes) in disk.files().into_iter().filter(|(name, _)| name.ends_with(".mp4")) {
+        let path = dir.write(&name.replace('/', "_"), &bytes);
+        run("ffmpeg", &["-v", "error", "-xerror", "-i", &path, "-f", "null", "-"]);
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_operation_loses_at_most_2_s_and_a_round() {
+    let dir = TempDir::new();
+    let clip = Rc::new(encode_clip(
+        &dir,
+        2,
+        &["-c:v", "libx264", "-g", "15", "-bf", "0", "-sc_threshold", "0"],
+    ));
+    let (disk, first) = session(&clip);
+    let count = disk.op_count();
+    assert!(count - first > 150, "only {} operations", count - first);
+    for cut in first..=count {
+        for luck in 0..=LUCKS {
+            let random = (luck > 0).then_some(Random((cut as u64) << 8 | luck));
+            let wreck = disk.after(cut, random);
+            let what = format!("power cut after {} of {count} operations, luck {luck}", cut);
+            let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let (_store, rows) = start_on(&wreck);
+                check_loss(&wreck, &rows);
+            }));
+            assert!(checked.is_ok(), "{what}");
+            if cut % PLAYED_EVERY == luck as usize {
+                check_plays(&wreck.disk, &dir);
+            }
+        }
+    }
+    println!("{} power cuts, {} each", count + 1 - first, LUCKS + 1);
+}
+
+#[test]
+fn without_a_power_cut_nothing_is_lost() {
+    let dir = TempDir::new();
+    let clip = Rc::new(encode_clip(&dir, 2, &["-c:v", "libx264", "-g", "15", "-bf", "0"]));
+    let (disk, _) = session(&clip);
+    let wreck = disk.after(disk.op_count(), None);
+    let (_store, rows) = start_on(&wreck);
+    let end_ms = rows.iter().map(|row| row.end_ms).max().unwrap();
+    assert_eq!(end_ms, START_MS + SECONDS * 1000);
+    assert_eq!(wreck.disk.list("0").unwrap().len(), 2);
+    check_plays(&wreck.disk, &dir);
+}

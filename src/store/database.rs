@@ -1,0 +1,92 @@
+//! The database behind the store, opened anew after its disk failed.
+//!
+//! redb takes no more writes after one I/O error, a full disk included, until it is opened again. That is done before
+//! the next write. Where even that is refused (the repair wants to write too), reads go on from the file as it is, with
+//! the repair in memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
+
+use super::{CACHE_BYTES, StoreError, database, overlay};
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` only while it is opened anew, or when that went wrong.
+    db: Option<Arc<Database>>,
+    is_failed: bool,
+}
+
+/// The database and where it is; without a path it is not opened again.
+#[derive(Debug)]
+pub struct Reopening {
+    path: Option<PathBuf>,
+    inner: Mutex<Inner>,
+}
+
+/// Opens or creates the database at `path`.
+pub fn open(path: &Path) -> Result<Database, StoreError> {
+    let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+    opened.map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
+        other => database(other),
+    })
+}
+
+/// Opens the database at `path` without ever writing to its file.
+pub fn open_unchanged(path: &Path) -> Result<Database, StoreError> {
+    let backend = overlay::Overlay::open(path).map_err(database)?;
+    let builder = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+    builder.map_err(database)
+}
+
+impl Reopening {
+    pub fn new(db: Database, path: Option<PathBuf>) -> Self {
+        Self { path, inner: Mutex::new(Inner { db: Some(Arc::new(db)), is_failed: false }) }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn current(&self) -> Result<Arc<Database>, StoreError> {
+        let db = self.inner().db.clone();
+        db.ok_or_else(|| StoreError::Database("it is being opened anew".into()))
+    }
+
+    /// A write went wrong: the next one opens the database anew.
+    pub fn note_failed(&self) {
+        self.inner().is_failed = true;
+    }
+
+    pub fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+        self.current()?.begin_read().map_err(database)
+    }
+
+    pub fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+        let is_failed = self.inner().is_failed;
+        if is_failed && let Some(path) = &self.path {
+            self.reopen(path)?;
+        }
+        self.current()?.begin_write().map_err(database)
+    }
+
+    fn reopen(&self, path: &Path) -> Result<(), StoreError> {
+        // The file is locked for as long as the old one lives.
+        let old = self.inner().db.take();
+        drop(old);
+        let (db, done) = match open(path) {
+            Ok(db) => (Some(db), Ok(())),
+            Err(error) => (open_unchanged(path).ok(), Err(error)),
+        };
+        let mut inner = self.inner();
+        inner.is_failed = done.is_err();
+        inner.db = db.map(Arc::new);
+        drop(inner);
+        if done.is_ok() {
+            log::info!("store: opened again after its disk failed");
+        }
+        done
+    }
+}

@@ -1,0 +1,29 @@
+//! Keeps the program's memory out of the kernel's swap.
+
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, getrlimit};
+
+use super::stats;
+
+/// `CAP_IPC_LOCK` (capabilities(7)): the limit on locked memory does not hold.
+const CAP_IPC_LOCK: u32 = 14;
+
+/// Locks what is in memory and whatever comes, once it is used: rings, and all that works on them. A ring that is
+/// read back from a card is no buffer. Where only some memory may be locked nothing is: with a limit, memory
+/// beyond it would be refused, and the program would end instead of slowing down.
+pub fn lock() {
+    let limit = getrlimit(Resource::Memlock).current;
+    if limit.is_some() && !stats::has_capability(CAP_IPC_LOCK) {
+        let kib = limit.unwrap_or(0) / 1024;
+        log::info!(
+            "memory is not locked, the kernel may swap it: the limit is {kib} KiB; \
+             it takes no limit (LimitMEMLOCK=infinity) or CAP_IPC_LOCK"
+        );
+        return;
+    }
+    // Only what is touched: stacks and arenas reserve much more than they use.
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    if let Err(error) = mlockall(flags) {
+        log::info!("memory is not locked, the kernel may swap it: {error}");
+    }
+}

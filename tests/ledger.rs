@@ -1,0 +1,273 @@
+//! The ledger tells, to a second, what was done to the recorder.
+
+mod rig;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rig::clips;
+use rig::gst_server::{Auth, GstServer, Mount, Sets};
+use rig::json::Look;
+use rig::nvr::Nvr;
+use rig::temp_dir::TempDir;
+use rig::wait;
+
+/// Anything that is waited for, on a loaded machine.
+const WITHIN: Duration = Duration::from_secs(30);
+/// How far the ledger may be off.
+const OFF_MS_MAX: i64 = 1000;
+/// The test pattern and the clips have a keyframe every two seconds at most: until the next one nothing can be
+/// recorded, and the reason goes on.
+const GOP_MS: i64 = 2000;
+
+/// A span as the API answers it, in Unix milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+struct Span {
+    start_ms: i64,
+    end_ms: i64,
+    state: String,
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(now.as_millis()).expect("before the year 292 million")
+}
+
+fn parse_ms(time: &str) -> i64 {
+    lightnvr::system::clock::parse_rfc3339_ms(time).unwrap_or_else(|| panic!("no time: {time}"))
+}
+
+/// The spans of a stream since `start_ms`, whole and without overlap.
+#[track_caller]
+fn ledger(nvr: &Nvr, stream_id: u64, start_ms: i64) -> Vec<Span> {
+    let start = lightnvr::system::clock::iso_milliseconds(start_ms);
+    let ledger =
+        nvr.json("GET", &format!("/api/v1/streams/{stream_id}/ledger?start={start}"), None);
+    assert_eq!(ledger.field("stream_id").integer(), stream_id);
+    let spans: Vec<Span> = ledger
+        .field("spans")
+        .items()
+        .iter()
+        .map(|span| Span {
+            start_ms: parse_ms(span.field("start").text()),
+            end_ms: parse_ms(span.field("end").text()),
+            state: span.field("state").text().to_owned(),
+        })
+        .collect();
+    let mut at = start_ms;
+    let (mut all, mut recorded) = (0, 0);
+    for span in &spans {
+        assert_eq!(span.start_ms, at, "no hole and no overlap: {spans:#?}");
+        assert!(span.end_ms > at, "no empty span: {spans:#?}");
+        at = span.end_ms;
+        all += span.end_ms - span.start_ms;
+        recorded += if span.state == "recorded" { span.end_ms - span.start_ms } else { 0 };
+    }
+    assert_eq!(at, parse_ms(ledger.field("end").text()), "to the end: {spans:#?}");
+    let share = recorded as f64 / all as f64;
+    assert!((ledger.field("recorded_share").number() - share).abs() < 1e-5, "{spans:#?}");
+    spans
+}
+
+fn states(spans: &[Span]) -> Vec<&str> {
+    spans.iter().map(|span| span.state.as_str()).collect()
+}
+
+/// Waits until the ledger has these states; gives the spans.
+#[track_caller]
+fn wait_for_states(nvr: &Nvr, stream_id: u64, start_ms: i64, want: &[&str]) -> Vec<Span> {
+    let mut last = Vec::new();
+    let deadline = std::time::Instant::now() + WITHIN;
+    loop {
+        let spans = ledger(nvr, stream_id, start_ms);
+        if states(&spans) == want {
+            return spans;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "want {want:?}, got {spans:#?}\nbefore {last:#?}"
+        );
+        last = spans;
+        wait::pause(Duration::from_millis(100));
+    }
+}
+
+/// When something was asked for, and when it was answered: it took effect in between.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    asked_ms: i64,
+    done_ms: i64,
+}
+
+fn moment(act: impl FnOnce()) -> Moment {
+    let asked_ms = now_ms();
+    act();
+    Moment { asked_ms, done_ms: now_ms() }
+}
+
+fn at(ms: i64) -> Moment {
+    Moment { asked_ms: ms, done_ms: ms }
+}
+
+#[track_caller]
+fn check_moment(got_ms: i64, want: Moment, later_ms_max: i64) {
+    let is_near =
+        got_ms >= want.asked_ms - OFF_MS_MAX && got_ms <= want.done_ms + OFF_MS_MAX + later_ms_max;
+    assert!(is_near, "{got_ms}, want {want:?} and at most {later_ms_max} ms later");
+}
+
+/// The span is what was injected between these times; it may go on until the next keyframe.
+#[track_caller]
+fn check_span(span: &Span, from: Moment, to: Moment) {
+    check_moment(span.start_ms, from, 0);
+    check_moment(span.end_ms, to, GOP_MS);
+}
+
+/// Waits until something of the stream is safely stored from after `since_ms`.
+#[track_caller]
+fn wait_for_recorded_since(nvr: &Nvr, stream_id: u64, since_ms: i64) {
+    wait::until("something is recorded", WITHIN, || {
+        let list = nvr.json("GET", &format!("/api/v1/recordings?stream_id={stream_id}"), None);
+        let ends = list.field("recordings").items().iter();
+        ends.map(|row| parse_ms(row.field("end_time").text()))
+            .any(|end| end > since_ms + 1000)
+            .then_some(())
+    });
+}
+
+fn put(nvr: &Nvr, stream_id: u64, body: &str) {
+    nvr.json("PUT", &format!("/api/v1/streams/{stream_id}"), Some(body));
+}
+
+#[test]
+fn what_the_owner_switches_off_is_in_the_ledger() {
+    let home = TempDir::new("ledger_switches");
+    let nvr = Nvr::start(home.path());
+    let mut id = 0;
+    let created = moment(|| id = nvr.add_stream("cam", "testpattern://"));
+    wait_for_recorded_since(&nvr, id, created.done_ms);
+    let begin = created.asked_ms - 10_000;
+    let spans = wait_for_states(&nvr, id, begin, &["not_configured", "source_down", "recorded"]);
+    check_moment(spans[0].end_ms, created, 0);
+
+    let off = moment(|| put(&nvr, id, r#"{"record":false}"#));
+    wait::pause(Duration::from_secs(3)); // a span of some length
+    let on = moment(|| put(&nvr, id, r#"{"record":true}"#));
+    wait_for_recorded_since(&nvr, id, on.done_ms);
+    let mut want = vec!["not_configured", "source_down", "recorded", "record_off", "recorded"];
+    let spans = wait_for_states(&nvr, id, begin, &want);
+    check_span(&spans[3], off, on);
+
+    let off = moment(|| put(&nvr, id, r#"{"enabled":false}"#));
+    wait::pause(Duration::from_secs(3));
+    let on = moment(|| put(&nvr, id, r#"{"enabled":true}"#));
+    wait_for_recorded_since(&nvr, id, on.done_ms);
+    want.extend(["disabled", "recorded"]);
+    let spans = wait_for_states(&nvr, id, begin, &want);
+    check_span(&spans[5], off, on);
+
+    let path = format!("/api/v1/streams/{id}");
+    let gone = moment(|| drop(nvr.json("DELETE", &path, None)));
+    want.push("not_configured");
+    let spans = wait_for_states(&nvr, id, begin, &want);
+    check_moment(spans[7].start_ms, gone, 0);
+    assert_eq!(nvr.request("GET", "/api/v1/streams/99/ledger", None).status, 404);
+}
+
+#[test]
+fn a_deleted_recording_is_deleted_in_the_ledger() {
+    let home = TempDir::new("ledger_deleted");
+    let nvr = Nvr::start(home.path());
+    let begin = now_ms();
+    let id = nvr.add_stream("cam", "testpattern://");
+    wait_for_recorded_since(&nvr, id, begin);
+    put(&nvr, id, r#"{"record":false}"#);
+    let recording = nvr.wait_for_finished(id, WITHIN).remove(0);
+    let path = format!("/api/v1/recordings/{}", recording.id);
+    let row = nvr.json("GET", &path, None);
+    assert_eq!(nvr.request("DELETE", &path, None).status, 200);
+    assert!(!recording.path.exists(), "the file is gone");
+    let spans = ledger(&nvr, id, begin);
+    let deleted = spans.iter().find(|span| span.state == "deleted").expect("it was recorded");
+    check_span(
+        deleted,
+        at(parse_ms(row.field("start_time").text())),
+        at(parse_ms(row.field("end_time").text())),
+    );
+    assert!(!states(&spans).contains(&"recorded"), "{spans:#?}");
+}
+
+#[test]
+fn a_killed_recorder_says_when_it_was_not_running() {
+    let home = TempDir::new("ledger_killed");
+    let mut nvr = Nvr::start(home.path());
+    let begin = now_ms();
+    let id = nvr.add_stream("cam", "testpattern://");
+    let off = nvr.add_stream("off", "testpattern://");
+    put(&nvr, off, r#"{"record":false}"#);
+    wait_for_recorded_since(&nvr, id, begin + 3000);
+    let killed_ms = now_ms();
+    nvr.process.kill();
+    wait::pause(Duration::from_secs(3));
+    let started_ms = now_ms();
+    let nvr = Nvr::start(home.path());
+    wait_for_recorded_since(&nvr, id, started_ms);
+    let spans = ledger(&nvr, id, begin);
+    let restart = spans.iter().find(|span| span.state == "restart").expect("it was restarted");
+    // What was not synced is lost: a second, and the fragment that was being built.
+    assert!(
+        (-2500..=OFF_MS_MAX).contains(&(restart.start_ms - killed_ms)),
+        "{killed_ms} {spans:#?}"
+    );
+    assert!(restart.end_ms >= started_ms - OFF_MS_MAX, "{started_ms} {spans:#?}");
+    let at = spans.iter().position(|span| span == restart).expect("found");
+    assert_eq!(spans[at + 1].state, "recorded", "{spans:#?}");
+    assert!(spans[at + 1].start_ms - started_ms < 8000, "{spans:#?}");
+    // The other stream: the same time, between two of its own reason.
+    let spans = ledger(&nvr, off, begin);
+    let tail = &states(&spans)[spans.len() - 3..];
+    assert_eq!(tail, ["record_off", "restart", "record_off"], "{spans:#?}");
+}
+
+#[test]
+fn a_camera_that_goes_away_is_down_until_it_is_back() {
+    let home = TempDir::new("ledger_source");
+    let mounts = [Mount { path: "cam", clip: &clips::LONG, sets: Sets::Both }];
+    let mut server = GstServer::start(Auth::None, &mounts);
+    let nvr = Nvr::start(home.path());
+    let begin = now_ms();
+    let id = nvr.add_stream("cam", &server.url("cam"));
+    wait_for_recorded_since(&nvr, id, begin + 2000);
+    let down = moment(|| server.kill());
+    nvr.wait_for_status(id, "reconnecting", WITHIN);
+    wait::pause(Duration::from_secs(2));
+    let spans = ledger(&nvr, id, begin);
+    let last = spans.last().expect("a span");
+    assert_eq!(last.state, "source_down", "{spans:#?}");
+    check_moment(last.start_ms, down, 0);
+    // Elsewhere, as a camera that was given another address.
+    let server = GstServer::start(Auth::None, &mounts);
+    let back = moment(|| put(&nvr, id, &format!(r#"{{"url":"{}"}}"#, server.url("cam"))));
+    wait_for_recorded_since(&nvr, id, back.done_ms);
+    let since_ms = down.asked_ms - 2000;
+    let spans = wait_for_states(&nvr, id, since_ms, &["recorded", "source_down", "recorded"]);
+    check_span(&spans[1], down, back);
+}
+
+#[test]
+fn a_bad_question_is_answered_with_400() {
+    let home = TempDir::new("ledger_bad");
+    let nvr = Nvr::start(home.path());
+    let id = nvr.add_stream("cam", "testpattern://");
+    for query in [
+        "start=yesterday",
+        "limit=5",
+        "start=2025-03-09T10:00:00Z&end=2025-03-09T10:00:00Z",
+        "start=2025-03-09T10:00:00Z&start=2025-03-09T10:00:00Z",
+    ] {
+        let answer = nvr.request("GET", &format!("/api/v1/streams/{id}/ledger?{query}"), None);
+        assert_eq!(answer.status, 400, "{query}: {}", answer.text());
+    }
+    let answer =
+        nvr.json("GET", &format!("/api/v1/streams/{id}/ledger?start=2125-03-09T10:00:00Z"), None);
+    assert_eq!(answer.field("spans").items().len(), 0);
+}

@@ -1,0 +1,119 @@
+//! What a start finds of an earlier life: a hundred thousand recordings, or no store at all.
+
+mod rig;
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use lightnvr::store::row::RecordingRow;
+use lightnvr::store::{Change, Store};
+use rig::json::Look;
+use rig::nvr::{Nvr, binary};
+use rig::temp_dir::TempDir;
+use rig::{mp4, wait};
+
+const RECORDINGS: u64 = 100_000;
+/// Rows whose files are gone.
+const LOST: u64 = 10;
+/// The promise, from the start of the process.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_millis(500);
+const COMPARED_WITHIN: Duration = Duration::from_secs(60);
+const RECORDS_WITHIN: Duration = Duration::from_secs(20);
+
+#[test]
+fn with_100_000_recordings_the_first_camera_is_asked_at_once() {
+    let home = TempDir::new("recovery_large");
+    let camera = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("rtsp://{}/1", camera.local_addr().expect("bound"));
+    let nvr = Nvr::start(home.path());
+    nvr.add_stream("Tor", &url);
+    assert!(nvr.stop().success());
+    // The session of the first life.
+    drop(camera.accept().expect("the recorder connected"));
+    let (data, dir) = (home.path().join("data"), home.path().join("data/recordings/0"));
+    fs::create_dir_all(&dir).expect("the test's directory can be written");
+    let store = Store::open(&data).expect("the recorder has ended");
+    let ids: Vec<u64> = (1..=RECORDINGS).collect();
+    for batch in ids.chunks(5000) {
+        let rows = batch.iter().map(|id| {
+            let path = dir.join(format!("{id:06}.mp4"));
+            if *id > LOST {
+                fs::write(&path, b"").expect("the test's directory can be written");
+            }
+            Change::PutRecording(RecordingRow {
+                is_protected: false,
+                id: *id,
+                stream_id: 0,
+                stream_name: "Tor".into(),
+                start_ms: *id as i64 * 1000,
+                end_ms: *id as i64 * 1000 + 900,
+                size: 1,
+                path: path.to_string_lossy().into_owned(),
+                in_progress: false,
+            })
+        });
+        store.commit(&rows.collect::<Vec<_>>()).expect("the store can be written");
+    }
+    // What a power cut leaves: the store as it is while it is open.
+    let (file, crashed) = (data.join("store.redb"), data.join("crashed.redb"));
+    fs::copy(&file, &crashed).expect("the test's directory can be written");
+    drop(store);
+    fs::rename(&crashed, &file).expect("the test's directory can be written");
+    let began = Instant::now();
+    let asked = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let (mut socket, _) = camera.accept().expect("the recorder connects");
+            let mut request = [0; 8];
+            socket.read_exact(&mut request).expect("a request");
+            (began.elapsed(), request)
+        });
+        let nvr = Nvr::start(home.path());
+        wait::until("rows without a file are gone", COMPARED_WITHIN, || {
+            let system = nvr.json("GET", "/api/v1/system", None);
+            let left = system.field("recordings_total").integer();
+            (left == RECORDINGS - LOST).then_some(())
+        });
+        println!("all compared after {:?}", began.elapsed());
+        asked.join().expect("the camera was asked")
+    });
+    println!("first RTSP request after {:?}", asked.0);
+    assert_eq!(&asked.1, b"OPTIONS ");
+    assert!(asked.0 < FIRST_REQUEST_WITHIN, "first RTSP request after {:?}", asked.0);
+}
+
+#[test]
+fn a_lost_store_is_rebuilt_from_the_files_alone() {
+    let home = TempDir::new("recovery_rebuild");
+    let storage = home.path().join("storage");
+    let nvr = Nvr::start(home.path());
+    nvr.set(&format!(r#"{{"storage_path":"{}","segment_seconds":10}}"#, storage.display()));
+    let stream = r#"{"name":"Tor","url":"testpattern://","width":320,"height":240,"fps":10}"#;
+    nvr.json("POST", "/api/v1/streams", Some(stream));
+    wait::until("two files", RECORDS_WITHIN, || (nvr.recordings("").len() >= 2).then_some(()));
+    nvr.json("PUT", "/api/v1/streams/0", Some(r#"{"enabled":false}"#));
+    let before = nvr.wait_for_finished(0, RECORDS_WITHIN);
+    assert!(nvr.stop().success());
+    fs::write(home.path().join("data/store.redb"), b"no store").expect("the store is ours");
+    assert_eq!(rig::nvr::check(home.path()).0, Some(1));
+    let mut rebuild = Command::new(binary());
+    rebuild.args(["check", "--rebuild", "--storage"]).arg(&storage);
+    let out = rebuild.arg("--data-dir").arg(home.path().join("data")).output();
+    let out = out.expect("the binary starts");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{said} {}", String::from_utf8_lossy(&out.stderr));
+    assert!(said.contains(&format!("{} recordings; 0 rows", before.len())), "{said}");
+    assert!(home.path().join("data/store.redb.broken").exists());
+    assert_eq!(rig::nvr::check(home.path()), (Some(0), String::new()));
+    let nvr = Nvr::start(home.path());
+    let after = nvr.recordings("");
+    let facts = |recordings: &[rig::nvr::Recording]| -> Vec<_> {
+        let fact = |r: &rig::nvr::Recording| (r.path.clone(), r.size, r.stream_id);
+        recordings.iter().map(fact).collect()
+    };
+    assert_eq!(facts(&after), facts(&before));
+    after.iter().for_each(|recording| mp4::check_plays(&recording.path));
+    assert!(nvr.stop().success());
+}
