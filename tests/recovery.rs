@@ -47,7 +47,6 @@ fn with_100_000_recordings_the_first_camera_is_asked_at_once() {
                 fs::write(&path, b"").expect("the test's directory can be written");
             }
             Change::PutRecording(RecordingRow {
-                is_protected: false,
                 id: *id,
                 stream_id: 0,
                 stream_name: "Tor".into(),
