@@ -319,7 +319,9 @@ fn past_the_bound_whole_groups_go_lowest_priority_first() {
     }
     let frames = frames();
     for (id, positions) in rig.finish(&frames).iter().enumerate() {
-        assert_eq!(missing(positions, frames.len()) as u64, dropped[id], "stream {id}");
+        // The clip repeats itself: a gap of more than its length looks shorter by that.
+        let (period, missing) = (frames.len() as u64, missing(positions, frames.len()) as u64);
+        assert_eq!(missing % period, dropped[id] % period, "stream {id}");
         for pair in positions.windows(2) {
             let is_gap = (pair[0] + 1) % frames.len() != pair[1];
             // A keyframe is at every multiple of 20.

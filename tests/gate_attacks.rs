@@ -77,6 +77,7 @@ fn connections_at_work_are_never_closed_for_a_new_one() {
     let change = move |config: &mut GateConfig| {
         config.caps = caps;
         config.deadlines.exchange = attacks::GUARD;
+        config.deadlines.give_way = attacks::GUARD;
     };
     attacked(change, |target, rig| {
         let mut waiting = connect_from(3, target.addr);
@@ -234,4 +235,131 @@ fn an_idle_connection_is_closed_without_a_word() {
 #[test]
 fn twelve_kept_connections_of_two_browsers_all_get_their_replies() {
     attacked(|_| {}, |target, _| attacks::twelve_keep_alive_connections(target));
+}
+
+#[test]
+fn who_reads_no_refusals_keeps_nobody_out() {
+    let change = |config: &mut GateConfig| {
+        config.caps = Caps { all: 4, per_peer: 4 };
+        config.deadlines.stall = attacks::GUARD;
+        config.deadlines.give_way = Duration::from_millis(100);
+    };
+    attacked(change, |target, rig| {
+        let flood = attacks::get("/api/v1/streams").repeat(1000);
+        let stalled: Vec<TcpStream> = (0..4)
+            .map(|_| {
+                let stream = attacks::unconnected(2);
+                rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 1024).unwrap();
+                rustix::net::connect(&stream, &target.addr).unwrap();
+                // Not a wait for something: until the gate reads no more, because nobody reads it.
+                stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+                while (&stream).write_all(flood.as_bytes()).is_ok() {}
+                stream
+            })
+            .collect();
+        probe(target);
+        assert_eq!((rig.counters.closed_for_room.get(), rig.counters.refused_busy.get()), (1, 0));
+        drop(stalled);
+    });
+}
+
+#[test]
+fn a_foreign_host_name_does_not_lead_around_the_rate() {
+    attacked(
+        |_| {},
+        |target, rig| {
+            let foreign = "GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+            let mut stream = connect_from(2, target.addr);
+            let mut limited = 0;
+            for _ in 0..400 {
+                stream.write_all(foreign.as_bytes()).unwrap();
+                let answer = attacks::read_answer(&mut stream).unwrap();
+                limited += usize::from(answer.status == 429);
+            }
+            assert!(limited > 0 && rig.counters.rate_limited.get() == limited as u64);
+        },
+    );
+}
+
+#[test]
+fn bodies_of_open_requests_have_a_limit_together() {
+    attacked(
+        |_| {},
+        |target, rig| {
+            rig.set(|settings| settings.web_auth_enabled = false);
+            let head = |path: &str, length: usize| {
+                let fields = format!("Host: localhost\r\nContent-Length: {length}\r\n");
+                format!("POST {path} HTTP/1.1\r\n{fields}Expect: 100-continue\r\n\r\n")
+            };
+            let open = |path: &str| {
+                let mut stream = connect_from(2, target.addr);
+                stream.write_all(head(path, 65536).as_bytes()).unwrap();
+                let mut first = [0; 25];
+                stream.read_exact(&mut first).unwrap();
+                assert!(first.starts_with(b"HTTP/1.1 100 "), "asked for its body");
+                stream
+            };
+            let others: Vec<TcpStream> = (0..20).map(|_| open("/")).collect();
+            let kept: Vec<TcpStream> = (0..32).map(|_| open("/api/v1/streams")).collect();
+            let mut late = connect_from(3, target.addr);
+            late.write_all(head("/api/v1/streams", 9).as_bytes()).unwrap();
+            let answer = attacks::read_answer(&mut late).unwrap();
+            assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
+            assert_eq!(rig.counters.bodies_full.get(), 1);
+            drop((others, kept));
+            let whole =
+                "POST /api/v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nkept";
+            wait_for_counter(target, || {
+                let answer = attacks::ask_from(3, target.addr, whole.as_bytes()).unwrap();
+                answer.status == 200 && answer.text().ends_with("kept")
+            });
+        },
+    );
+}
+
+#[test]
+fn a_body_that_no_handler_reads_is_not_kept() {
+    attacked(
+        |_| {},
+        |target, rig| {
+            rig.set(|settings| settings.web_auth_enabled = false);
+            for (line, is_kept) in [
+                ("PUT /echo", false),
+                ("DELETE /api/v1/echo", false),
+                ("GET /api/v1/echo", false),
+                ("PUT /api/v1/echo", true),
+                ("POST /api/v1/echo", true),
+            ] {
+                let request =
+                    format!("{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody");
+                let answer = attacks::ask_from(2, target.addr, request.as_bytes()).unwrap();
+                assert_eq!(answer.status, 200, "{line}");
+                assert_eq!(answer.text().ends_with("body"), is_kept, "{line}");
+            }
+        },
+    );
+}
+
+#[test]
+fn wrong_passwords_in_a_body_are_limited_and_right_ones_are_not() {
+    attacked(
+        |_| {},
+        |target, rig| {
+            rig.set(|settings| settings.web_auth_enabled = false);
+            let change = |body: &str| {
+                let head = "PUT /api/v1/password HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5";
+                let request = format!("{head}\r\n\r\n{body}");
+                attacks::ask_from(2, target.addr, request.as_bytes()).unwrap()
+            };
+            (0..20).for_each(|_| assert_eq!(change("right").status, 200));
+            (0..5).for_each(|_| assert_eq!(change("wrong").status, 200));
+            for body in ["wrong", "right"] {
+                let answer = change(body);
+                assert_eq!(answer.status, 429, "{body}");
+                let seconds: u32 = answer.field("retry-after").unwrap().parse().unwrap();
+                assert!((1..=12).contains(&seconds));
+            }
+            assert_eq!(rig.counters.auth_limited.get(), 2);
+        },
+    );
 }

@@ -90,8 +90,8 @@ fn a_growing_file_gives_what_was_promised_and_a_shorter_one_is_cut() {
 fn more_than_sixteen_at_once_are_told_to_come_back() {
     let (rig, bytes) = rig_with_file(8 << 20);
     let mut streams: Vec<_> = (0..17)
-        .map(|_| {
-            let mut stream = attacks::unconnected(2);
+        .map(|n| {
+            let mut stream = attacks::unconnected(2 + n / 4);
             // Small, so that no part of the network holds a whole file and sets a place free.
             rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 65536).unwrap();
             rustix::net::connect(&stream, &rig.addr).unwrap();
@@ -113,4 +113,24 @@ fn more_than_sixteen_at_once_are_told_to_come_back() {
     }
     drop(streams);
     assert_eq!(rig.counters.files_full.get(), 1);
+}
+
+#[test]
+fn one_address_never_takes_every_place() {
+    let (rig, bytes) = rig_with_file(8 << 20);
+    let readers: Vec<_> = (0..5)
+        .map(|_| {
+            let mut stream = attacks::unconnected(2);
+            rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 65536).unwrap();
+            rustix::net::connect(&stream, &rig.addr).unwrap();
+            stream.write_all(attacks::get("/api/v1/file").as_bytes()).unwrap();
+            let mut first = [0; 12];
+            stream.read_exact(&mut first).unwrap();
+            (stream, first)
+        })
+        .collect();
+    let statuses: Vec<&[u8]> = readers.iter().map(|(_, first)| &first[9..]).collect();
+    assert_eq!(statuses, [b"200", b"200", b"200", b"200", b"503"]);
+    let other = ask_from(3, rig.addr, attacks::get("/api/v1/file").as_bytes()).unwrap();
+    assert!(other.status == 200 && other.body == bytes);
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lightnvr::store::row::RecordingRow;
 use lightnvr::store::{Change, Store};
@@ -35,6 +35,9 @@ fn with_100_000_recordings_the_first_camera_is_asked_at_once() {
     drop(camera.accept().expect("the recorder connected"));
     let (data, dir) = (home.path().join("data"), home.path().join("data/recordings/0"));
     fs::create_dir_all(&dir).expect("the test's directory can be written");
+    // Of the last day: nothing is old enough to be deleted.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as i64;
+    let first_ms = now - RECORDINGS as i64 * 1000;
     let store = Store::open(&data).expect("the recorder has ended");
     let ids: Vec<u64> = (1..=RECORDINGS).collect();
     for batch in ids.chunks(5000) {
@@ -44,12 +47,11 @@ fn with_100_000_recordings_the_first_camera_is_asked_at_once() {
                 fs::write(&path, b"").expect("the test's directory can be written");
             }
             Change::PutRecording(RecordingRow {
-                is_protected: false,
                 id: *id,
                 stream_id: 0,
                 stream_name: "Tor".into(),
-                start_ms: *id as i64 * 1000,
-                end_ms: *id as i64 * 1000 + 900,
+                start_ms: first_ms + *id as i64 * 1000,
+                end_ms: first_ms + *id as i64 * 1000 + 900,
                 size: 1,
                 path: path.to_string_lossy().into_owned(),
                 in_progress: false,

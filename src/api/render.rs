@@ -37,7 +37,6 @@ pub fn render(result: Result<Reply, ApiError>) -> Rendered {
             out
         }
     };
-    out.headers.push(("X-Content-Type-Options", Cow::Borrowed("nosniff")));
     if !out.headers.iter().any(|(name, _)| *name == "Cache-Control") {
         out.headers.push(("Cache-Control", Cow::Borrowed("no-store")));
     }

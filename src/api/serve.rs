@@ -11,7 +11,8 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
 
 use super::error::ApiError;
 use super::json::BODY_BYTES_MAX;
@@ -46,6 +49,17 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 pub struct Server {
     events: Sender<Event>,
     done: Receiver<()>,
+    socket: PathBuf,
+    /// What `socket` goes through.
+    _dir: Arc<OwnedFd>,
+}
+
+impl Server {
+    /// Where to connect, in this process and while this lives. It is the directory that was opened and
+    /// checked, whatever becomes of its name, and short enough for an address (108 bytes, unix(7)).
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
 }
 
 enum Event {
@@ -55,25 +69,20 @@ enum Event {
 }
 
 /// Serves the API on `socket`. The directory of the socket is made with mode 0700 if it is missing;
-/// one that others may enter is an error.
+/// one that others may enter, or that is not ours, is an error: they could answer in our place.
 pub fn start(socket: &Path, ctx: Arc<Ctx>) -> io::Result<Server> {
-    let socket = socket.to_owned();
-    start_with(move || bind(&socket).map(|listener| (listener, socket.clone())), ctx)
-}
-
-fn start_with(
-    bind: impl Fn() -> io::Result<(UnixListener, PathBuf)> + Send + 'static,
-    ctx: Arc<Ctx>,
-) -> io::Result<Server> {
+    let (Some(dir), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::Error::other("the socket needs a directory"));
+    };
+    let dir = Arc::new(open_dir(dir)?);
+    let socket = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name);
     let (events, inbox) = channel();
     let (ready, is_ready) = channel();
     let (finished, done) = channel();
-    let to_self = events.clone();
+    let (to_self, at, dir_of_thread) = (events.clone(), socket.clone(), Arc::clone(&dir));
     drop(pool::spawn("http", move || {
-        let open = || {
-            let (listener, socket) = bind()?;
-            Generation::start(listener, socket, &ctx, &to_self)
-        };
+        let _dir = dir_of_thread; // `at` goes through it to the end
+        let open = || Generation::start(bind(&at)?, at.clone(), &ctx, &to_self);
         match open() {
             Ok(first) => {
                 drop(ready.send(Ok(())));
@@ -84,7 +93,7 @@ fn start_with(
         let _ = finished.send(());
     })?);
     is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the http thread ended")))?;
-    Ok(Server { events, done })
+    Ok(Server { events, done, socket, _dir: dir })
 }
 
 impl Drop for Server {
@@ -96,17 +105,38 @@ impl Drop for Server {
     }
 }
 
+/// The directory, made if it is missing.
+fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(dir, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&opened)?;
+    check_private(stat.st_uid, stat.st_mode, rustix::process::geteuid().as_raw()).map_err(
+        |what| {
+            let what = format!("{} {what}: it holds a private socket", dir.display());
+            io::Error::new(io::ErrorKind::PermissionDenied, what)
+        },
+    )?;
+    Ok(opened)
+}
+
+/// Says what is wrong with a directory of user `uid` and of `mode`, when we are user `own`.
+fn check_private(uid: u32, mode: u32, own: u32) -> Result<(), String> {
+    if uid != own {
+        return Err(format!("belongs to user {uid}, must belong to user {own}"));
+    }
+    if mode & 0o077 != 0 {
+        return Err(format!("has mode {:o}, must have mode 700", mode & 0o777));
+    }
+    Ok(())
+}
+
 /// Binds a socket of mode 0600 at `socket`, replacing what is there in one step: no client ever finds
 /// the path empty, or the socket with wider permissions.
 fn bind(socket: &Path) -> io::Result<UnixListener> {
-    let dir = socket.parent().ok_or_else(|| io::Error::other("the socket needs a directory"))?;
-    if !dir.exists() {
-        fs::DirBuilder::new().mode(0o700).create(dir)?;
-    }
-    if fs::metadata(dir)?.mode() & 0o077 != 0 {
-        let what = format!("{} must have mode 0700: it holds a private socket", dir.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-    }
     let fresh = socket.with_extension("new");
     match fs::remove_file(&fresh) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -307,5 +337,18 @@ fn log_server_error(request: &tiny_http::Request, error: &ApiError) {
         ApiError::Busy { what, .. } => log::warn!("request {id}: {method} {path}: 503: {what}"),
         ApiError::Unhealthy { reasons } => log::debug!("request {id}: 503: {}", reasons.join("; ")),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_of_somebody_else_is_not_private() {
+        assert_eq!(check_private(1000, 0o40700, 1000), Ok(()));
+        assert!(check_private(1001, 0o40700, 1000).is_err(), "its owner could swap the socket");
+        assert!(check_private(1001, 0o40700, 0).is_err(), "also when we are root");
+        assert!(check_private(1000, 0o40710, 1000).is_err());
     }
 }

@@ -163,9 +163,15 @@ impl Auth {
         outcome.map_err(busy)?.map_err(|NoMemory| AuthError::Busy)
     }
 
-    /// Notes a wrong password that came in a body.
-    pub fn note_wrong(&self, peer: IpAddr) {
-        let _ = self.count_wrong(PeerKey::new(peer));
+    /// Counts a password that comes in a body as a wrong one, before it is known: else guesses in
+    /// parallel would all pass the limit. The error says in how many seconds `peer` may try again.
+    pub fn take_guess(&self, peer: IpAddr) -> Result<(), u32> {
+        self.wrong.borrow_mut().take(PeerKey::new(peer), self.now_ms())
+    }
+
+    /// It was not a wrong one.
+    pub fn give_back_guess(&self, peer: IpAddr) {
+        self.wrong.borrow_mut().refund(PeerKey::new(peer), self.now_ms());
     }
 
     fn count_wrong(&self, peer: PeerKey) -> Verdict {

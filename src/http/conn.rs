@@ -18,6 +18,7 @@ use crate::http::access_core;
 use crate::http::chunked_core::{ChunkError, Decoder};
 use crate::http::gate::{Gate, Refusal, Slot};
 use crate::http::head_core::{self, BODY_BYTES_MAX, Body, HEAD_BYTES_MAX, Reject, Request};
+use crate::http::quota::Held;
 use crate::http::reply_core::{Frame, Persist};
 use crate::http::wire;
 
@@ -40,6 +41,12 @@ impl From<io::Error> for Stop {
     fn from(_: io::Error) -> Self {
         Self::Gone
     }
+}
+
+/// A body for the REST layer, with the room that it takes; to be dropped when it was handled.
+pub(super) struct KeptBody {
+    pub bytes: Vec<u8>,
+    _held: Option<Held>,
 }
 
 /// A connection with a client.
@@ -107,20 +114,22 @@ impl Conn {
         };
         self.gate.count().requests.add();
         let admitted = self.gate.admit(&request, self.peer).await;
+        let admitted = admitted.and_then(|()| self.room_for_body(&request));
         // Who is refused is not asked for the body; else it is read to its end, to find the next
         // request and because framing is judged first, but it is not kept.
         let waits = request.expects_continue && self.buf.is_empty();
-        let body = match (&admitted, waits) {
+        let keeps = matches!(admitted, Ok(Some(_)));
+        let bytes = match (&admitted, waits) {
             (Err(_), true) => Vec::new(),
-            (Ok(()), true) => {
+            (Ok(_), true) => {
                 self.write(CONTINUE).await?;
-                self.read_body(&request, true).await?
+                self.read_body(&request, keeps).await?
             }
-            (_, false) => self.read_body(&request, admitted.is_ok()).await?,
+            (_, false) => self.read_body(&request, keeps).await?,
         };
         let mut frame = self.frame(Some(&request));
         match admitted {
-            Ok(()) => self.respond(&request, &body, frame).await,
+            Ok(held) => self.respond(&request, KeptBody { bytes, _held: held }, frame).await,
             Err(refusal) => {
                 if waits {
                     frame.persist = Persist::Close; // whether the body comes is anyone's guess
@@ -163,6 +172,25 @@ impl Conn {
                 Err(_) => return Err(Stop::Gone),
             }
         }
+    }
+
+    /// Room for a body that a handler will look at; `None` for one that is not to be kept, for nobody
+    /// without a password may fill memory, and only resources of the API take a body.
+    fn room_for_body(&self, request: &Request) -> Result<Option<Held>, Refusal> {
+        let bytes = match request.body {
+            Body::None => return Ok(None),
+            Body::Length(length) => length,
+            Body::Chunked => BODY_BYTES_MAX,
+        };
+        let is_read = matches!(request.method.as_str(), "POST" | "PUT");
+        if !is_read || !request.path().starts_with("/api/") {
+            return Ok(None);
+        }
+        let held = self.gate.bodies.take(bytes).ok_or_else(|| {
+            self.gate.count().bodies_full.add();
+            Refusal::retry_after(503, "too many requests with a body at once", 1)
+        })?;
+        Ok(Some(held))
     }
 
     /// The whole body; an empty one if it is not to be kept.
@@ -235,7 +263,10 @@ impl Conn {
     /// Writes all of `bytes`, to a reader that moves.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.is_writing.set(true);
-        let written = wire::write_all(&self.io, bytes, self.gate.deadlines().stall, None).await;
+        let on_wait = || self.slot.mark_stalled();
+        let stall = self.gate.deadlines().stall;
+        let written = wire::write_all(&self.io, bytes, stall, None, on_wait).await;
+        self.slot.mark_moving();
         if written.as_ref().is_err_and(|err| err.kind() == ErrorKind::TimedOut) {
             self.gate.count().closed_stalled.add();
         }

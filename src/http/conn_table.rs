@@ -30,6 +30,8 @@ struct Entry<T> {
     id: u64,
     peer: PeerKey,
     state: State,
+    /// Since then it has taken nothing of what we write.
+    stalled_since_ms: Option<u64>,
     /// Absent only while the task is being started.
     owner: Option<T>,
 }
@@ -68,17 +70,18 @@ impl<T> ConnTable<T> {
 
     /// Makes room for a connection of `peer`: at its cap one of its own goes, else at the cap of all
     /// anyone's. It is the one that waits longest since it was opened or last answered; how much of
-    /// a head has come does not matter, or a trickle of bytes would keep a place for ever.
-    pub fn admit(&mut self, peer: PeerKey) -> Admission<T> {
+    /// a head has come does not matter, or a trickle of bytes would keep a place for ever. Where nobody
+    /// waits, it is the one that has taken nothing for longest, if that began before `stalled_before_ms`.
+    pub fn admit(&mut self, peer: PeerKey, stalled_before_ms: Option<u64>) -> Admission<T> {
         let own = self.entries.iter().filter(|e| e.peer == peer).count();
-        let victim = if own >= self.caps.per_peer {
-            self.longest_waiting(Some(peer))
+        let of = if own >= self.caps.per_peer {
+            Some(peer)
         } else if self.entries.len() >= self.caps.all {
-            self.longest_waiting(None)
+            None
         } else {
             return Admission::Room;
         };
-        match victim {
+        match self.longest_waiting(of).or_else(|| self.longest_stalled(of, stalled_before_ms)) {
             Some(slot) => Admission::Replaces(self.entries.swap_remove(slot).owner),
             None => Admission::Refused,
         }
@@ -89,7 +92,7 @@ impl<T> ConnTable<T> {
         let id = self.next_id;
         self.next_id += 1;
         let state = State::Waiting { since_ms: now_ms };
-        self.entries.push(Entry { id, peer, state, owner: None });
+        self.entries.push(Entry { id, peer, state, stalled_since_ms: None, owner: None });
         id
     }
 
@@ -112,6 +115,13 @@ impl<T> ConnTable<T> {
     pub fn mark_waiting(&mut self, id: u64, now_ms: u64) {
         if let Some(entry) = self.entry(id) {
             entry.state = State::Waiting { since_ms: now_ms };
+        }
+    }
+
+    /// The connection takes nothing since then, or has taken all.
+    pub fn mark_stalled(&mut self, id: u64, since_ms: Option<u64>) {
+        if let Some(entry) = self.entry(id) {
+            entry.stalled_since_ms = since_ms;
         }
     }
 
@@ -170,6 +180,16 @@ impl<T> ConnTable<T> {
             .map(|(_, _, slot)| slot)
     }
 
+    fn longest_stalled(&self, peer: Option<PeerKey>, before_ms: Option<u64>) -> Option<usize> {
+        let of_peer = |e: &Entry<T>| peer.is_none_or(|peer| e.peer == peer);
+        let stalled = self.entries.iter().enumerate().filter(|(_, e)| of_peer(e));
+        stalled
+            .filter_map(|(slot, e)| Some((e.stalled_since_ms?, e.id, slot)))
+            .filter(|(since_ms, ..)| Some(*since_ms) <= before_ms)
+            .min()
+            .map(|(_, _, slot)| slot)
+    }
+
     /// Panics when C1 or C2 is broken.
     pub fn check(&self) {
         assert!(self.entries.len() <= self.caps.all, "C1: cap of all");
@@ -209,7 +229,7 @@ mod tests {
         let other = open(&mut table, 9, 1);
         let ids = [2, 3, 4].map(|now_ms| open(&mut table, 1, now_ms));
         table.mark_waiting(ids[0], 5); // answered in between: ids[1] waits longest now
-        let Admission::Replaces(Some(closed)) = table.admit(peer(1)) else {
+        let Admission::Replaces(Some(closed)) = table.admit(peer(1), None) else {
             panic!("no room made")
         };
         assert_eq!(closed, ids[1]);
@@ -221,7 +241,7 @@ mod tests {
         let mut table = ConnTable::new(CAPS);
         let ids = [1, 1, 2, 2, 3, 3].map(|n| open(&mut table, n, 7));
         table.mark_busy(ids[0]);
-        let Admission::Replaces(Some(closed)) = table.admit(peer(4)) else {
+        let Admission::Replaces(Some(closed)) = table.admit(peer(4), None) else {
             panic!("no room made")
         };
         assert_eq!(closed, ids[1], "of equal times the older connection");
@@ -230,8 +250,33 @@ mod tests {
         }
         open(&mut table, 4, 8);
         table.mark_busy(6);
-        assert!(matches!(table.admit(peer(5)), Admission::Refused));
+        assert!(matches!(table.admit(peer(5), Some(99)), Admission::Refused));
         assert_eq!(table.remove_longest_waiting(3), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn where_all_are_at_work_the_longest_stalled_goes_if_it_is_long() {
+        let mut table = ConnTable::new(CAPS);
+        let ids = [1, 1, 1, 2, 2, 2].map(|n| open(&mut table, n, 7));
+        ids.iter().for_each(|id| table.mark_busy(*id));
+        table.mark_stalled(ids[1], Some(20));
+        table.mark_stalled(ids[4], Some(10));
+        assert!(matches!(table.admit(peer(3), None), Admission::Refused));
+        assert!(matches!(table.admit(peer(3), Some(9)), Admission::Refused), "not long enough");
+        let Admission::Replaces(Some(closed)) = table.admit(peer(1), Some(30)) else {
+            panic!("no room made")
+        };
+        assert_eq!(closed, ids[1], "at its own cap one of its own");
+        open(&mut table, 1, 30);
+        table.mark_busy(6);
+        table.mark_stalled(ids[4], None);
+        assert!(matches!(table.admit(peer(3), Some(30)), Admission::Refused), "it moves again");
+        table.mark_stalled(ids[4], Some(25));
+        table.mark_stalled(ids[5], Some(24));
+        let Admission::Replaces(Some(closed)) = table.admit(peer(3), Some(30)) else {
+            panic!("no room made")
+        };
+        assert_eq!(closed, ids[5]);
     }
 
     #[test]
@@ -260,7 +305,7 @@ mod tests {
                 let chosen = (!open_ids.is_empty()).then(|| *pick.get(&open_ids));
                 match (action, chosen) {
                     (0, _) => {
-                        match table.admit(peer(n)) {
+                        match table.admit(peer(n), None) {
                             Admission::Replaces(closed) => {
                                 let closed = closed.expect("every entry has an owner");
                                 open_ids.retain(|id| *id != closed);

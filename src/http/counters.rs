@@ -50,7 +50,7 @@ counters! {
     requests,
     /// `accept` gave an error, a full table of file descriptors included.
     accept_errors,
-    /// Waiting connections closed to make room for a new one.
+    /// Waiting or stalled connections closed to make room for a new one.
     closed_for_room,
     /// New connections closed because every one of the cap was at work.
     refused_busy,
@@ -80,7 +80,9 @@ counters! {
     upstream_failed,
     /// Replies that did not fit into what slow readers may hold in memory (503).
     replies_full,
-    /// Files asked for while as many as allowed were being sent (503).
+    /// Requests whose body found no room among those that are under way (503).
+    bodies_full,
+    /// Files asked for while as many as allowed were being sent, in all or to that address (503).
     files_full,
     /// Files that ended, or could not be read, before what was promised.
     files_short,

@@ -3,15 +3,19 @@
 //! In here: opening once and reading at a position, in the `blocking` pool, because a card can stall
 //! for seconds. Not in here: ranges (`range_core.rs`), writing to the client (`respond.rs`).
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
+
+use rustix::fs::OFlags;
 
 /// Bytes read at once: a card reads this in one go, and [`FILES_MAX`] of them are 4 MiB.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Files being sent at once.
 pub const FILES_MAX: usize = 16;
+/// Of them to one address: a browser that plays one and saves three. Four addresses can take all.
+pub const FILES_PER_PEER_MAX: usize = 4;
 
 /// The rest of what was asked for.
 pub struct Transfer {
@@ -27,7 +31,10 @@ impl Transfer {
     pub async fn open(path: &str, at: u64, len: u64) -> io::Result<Self> {
         let path = path.to_owned();
         let open = move || -> io::Result<File> {
-            let file = File::open(path)?;
+            // Whoever may write to the recordings must not have us read another file by a link, nor
+            // wait for ever on a pipe.
+            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+            let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
             if file.metadata()?.is_file() { Ok(file) } else { Err(ErrorKind::InvalidInput.into()) }
         };
         let file = in_blocking_pool(open).await?;
@@ -88,5 +95,24 @@ mod tests {
             assert!(Transfer::open("/", 0, 1).await.is_err(), "a directory is no file");
         });
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn neither_a_link_nor_a_pipe_is_a_recording() {
+        let name = |what: &str| {
+            let name = format!("lightnvr-file-{what}-{}", std::process::id());
+            std::env::temp_dir().join(name).to_str().unwrap().to_owned()
+        };
+        let (target, link, pipe) = (name("target"), name("link"), name("pipe"));
+        std::fs::write(&target, b"secret").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        smol::block_on(async {
+            assert!(Transfer::open(&target, 0, 1).await.is_ok());
+            assert!(Transfer::open(&link, 0, 1).await.is_err());
+            assert!(Transfer::open(&pipe, 0, 1).await.is_err());
+        });
+        [target, link, pipe].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     }
 }

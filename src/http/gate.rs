@@ -22,10 +22,10 @@ use crate::http::auth::{Auth, USER, Verdict};
 use crate::http::conn;
 use crate::http::conn_table::{Admission, Caps, ConnTable};
 use crate::http::counters::{Count, Counters};
-use crate::http::file::FILES_MAX;
-use crate::http::head_core::Request;
+use crate::http::file::{FILES_MAX, FILES_PER_PEER_MAX};
+use crate::http::head_core::{BODY_BYTES_MAX, Request};
 use crate::http::listener::Listener;
-use crate::http::quota::Quota;
+use crate::http::quota::{Quota, Shares};
 use crate::http::rate_core::{PeerKey, Rate, RateTable};
 use crate::http::upstream::Upstream;
 use crate::nvr::snapshot::SnapshotCell;
@@ -39,6 +39,10 @@ const ORDINARY_RATE: Rate = Rate { per_minute: 50 * 60, burst: 200 };
 const MEDIA_RATE: Rate = Rate { per_minute: 400 * 60, burst: 400 };
 /// Addresses whose rate is remembered.
 const PEERS_MAX: usize = 256;
+/// Bytes of all bodies that are kept for the REST layer: 32 of the largest, and thousands of usual ones.
+const BODIES_BYTES_MAX: usize = 32 * BODY_BYTES_MAX;
+/// An error of the listener that lasts is logged this often.
+const ACCEPT_LOG_EVERY_MS: u64 = 60_000;
 /// Connections closed when the system has no descriptor for a new one.
 const CLOSED_FOR_FD: usize = 8;
 
@@ -53,6 +57,8 @@ pub struct Deadlines {
     pub idle: Duration,
     /// A reader that takes nothing for so long is gone.
     pub stall: Duration,
+    /// A reader that takes nothing for so long gives way to a new connection when there is no room.
+    pub give_way: Duration,
     /// One exchange with the REST layer, waiting for a connection included.
     pub exchange: Duration,
     /// After a reply that ends a connection, for the client to close first; else the kernel may
@@ -69,6 +75,7 @@ impl Default for Deadlines {
             body: Duration::from_secs(15),
             idle: Duration::from_secs(60),
             stall: Duration::from_secs(20),
+            give_way: Duration::from_secs(1),
             exchange: Duration::from_secs(30),
             linger: Duration::from_secs(2),
             accept_pause: Duration::from_millis(50),
@@ -118,13 +125,18 @@ impl Refusal {
     pub fn retry_after(status: u16, what: &'static str, seconds: u32) -> Self {
         Self { status, what, fields: vec![("Retry-After".into(), seconds.to_string())] }
     }
+
+    pub fn too_many_wrong(seconds: u32) -> Self {
+        Self::retry_after(429, "too many wrong passwords from this address", seconds)
+    }
 }
 
 /// The gate. Lives on the executor.
 pub struct Gate {
     pub(super) config: GateConfig,
     pub(super) upstream: Upstream,
-    pub(super) files: Rc<Quota>,
+    pub(super) files: Rc<Shares>,
+    pub(super) bodies: Rc<Quota>,
     table: RefCell<ConnTable<Task<()>>>,
     ordinary: RefCell<RateTable<PEERS_MAX>>,
     media: RefCell<RateTable<PEERS_MAX>>,
@@ -133,14 +145,16 @@ pub struct Gate {
     /// Tells requests of two runs apart in the log.
     id_prefix: u32,
     requests: Cell<u32>,
-    accept_broken: Cell<bool>,
+    /// When an error of the listener was logged last.
+    accept_logged_ms: Cell<Option<u64>>,
 }
 
 impl Gate {
     pub fn new(config: GateConfig) -> Rc<Self> {
         Rc::new(Self {
             upstream: Upstream::new(config.upstream.clone(), config.deadlines.exchange),
-            files: Quota::new(FILES_MAX),
+            files: Shares::new(FILES_MAX, FILES_PER_PEER_MAX),
+            bodies: Quota::new(BODIES_BYTES_MAX),
             table: RefCell::new(ConnTable::new(config.caps)),
             ordinary: RefCell::new(RateTable::new(ORDINARY_RATE)),
             media: RefCell::new(RateTable::new(MEDIA_RATE)),
@@ -148,7 +162,7 @@ impl Gate {
             started: Instant::now(),
             id_prefix: std::process::id(),
             requests: Cell::new(0),
-            accept_broken: Cell::new(false),
+            accept_logged_ms: Cell::default(),
             config,
         })
     }
@@ -209,15 +223,13 @@ impl Gate {
         outcome: io::Result<(Async<TcpStream>, SocketAddr)>,
     ) {
         match outcome {
-            Ok((io, addr)) => {
-                self.accept_broken.set(false);
-                self.welcome(executor, io, addr);
-            }
+            Ok((io, addr)) => self.welcome(executor, io, addr),
             // One client's trouble (accept(2) hands on the errors of the connection itself).
             Err(err) if is_clients_own(err.kind()) => self.counters.accept_errors.add(),
             Err(err) => {
                 self.counters.accept_errors.add();
-                if !self.accept_broken.replace(true) {
+                // Not once per outage: at the edge of a full table errors and successes alternate.
+                if is_due(&self.accept_logged_ms, self.now_ms(), ACCEPT_LOG_EVERY_MS) {
                     log::error!("accepting connections: {err}; closing the longest idle ones");
                 }
                 let closed = self.table.borrow_mut().remove_longest_waiting(CLOSED_FOR_FD);
@@ -236,7 +248,8 @@ impl Gate {
     ) {
         self.counters.accepted.add();
         let peer = PeerKey::new(addr.ip());
-        let admission = self.table.borrow_mut().admit(peer);
+        let stalled_before_ms = self.now_ms().checked_sub(as_ms(self.config.deadlines.give_way));
+        let admission = self.table.borrow_mut().admit(peer, stalled_before_ms);
         match admission {
             Admission::Room => {}
             Admission::Replaces(task) => {
@@ -253,18 +266,13 @@ impl Gate {
         self.show_open();
     }
 
-    /// The checks that need no more than a head: host, rate, password, origin.
+    /// The checks that need no more than a head: rate, host, password, origin.
     pub(super) async fn admit(
         &self,
         request: &Request,
         peer: std::net::IpAddr,
     ) -> Result<(), Refusal> {
         let settings = &self.config.snapshot.load().settings;
-        let allowed = &settings.allowed_hosts;
-        let host_ok = |h: &String| access_core::host_allowed(h, &self.config.hostname, allowed);
-        if !request.host.as_ref().is_none_or(host_ok) {
-            return Err(self.forbid("this host name is not in the setting allowed_hosts"));
-        }
         let authorization = request.authorization.as_ref().map(|secret| secret.0.as_slice());
         let needs_password =
             settings.web_auth_enabled && access_core::needs_password(request.path());
@@ -273,6 +281,11 @@ impl Gate {
             peer,
             !needs_password || self.config.auth.is_verified(authorization),
         )?;
+        let allowed = &settings.allowed_hosts;
+        let host_ok = |h: &String| access_core::host_allowed(h, &self.config.hostname, allowed);
+        if !request.host.as_ref().is_none_or(host_ok) {
+            return Err(self.forbid("this host name is not in the setting allowed_hosts"));
+        }
         if needs_password {
             let verdict = self.config.auth.verify_header(authorization, peer).await;
             self.check_verdict(verdict, peer)?;
@@ -322,8 +335,7 @@ impl Gate {
             }
             Verdict::TooMany { retry_after_s } => {
                 self.counters.auth_limited.add();
-                let what = "too many wrong passwords from this address";
-                Err(Refusal::retry_after(429, what, retry_after_s))
+                Err(Refusal::too_many_wrong(retry_after_s))
             }
             Verdict::Busy => {
                 self.counters.auth_busy.add();
@@ -364,8 +376,21 @@ impl Gate {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        as_ms(self.started.elapsed())
     }
+}
+
+fn as_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether `every_ms` have passed since this last said so.
+fn is_due(last_ms: &Cell<Option<u64>>, now_ms: u64, every_ms: u64) -> bool {
+    let is_due = last_ms.get().is_none_or(|last_ms| now_ms.saturating_sub(last_ms) >= every_ms);
+    if is_due {
+        last_ms.set(Some(now_ms));
+    }
+    is_due
 }
 
 enum Event {
@@ -398,6 +423,16 @@ impl Slot {
         self.gate.table.borrow_mut().mark_reading(self.id, self.gate.now_ms());
     }
 
+    /// The client takes nothing at the moment.
+    pub fn mark_stalled(&self) {
+        self.gate.table.borrow_mut().mark_stalled(self.id, Some(self.gate.now_ms()));
+    }
+
+    /// The client has taken all.
+    pub fn mark_moving(&self) {
+        self.gate.table.borrow_mut().mark_stalled(self.id, None);
+    }
+
     /// The client owes us something.
     pub fn mark_waiting(&self) {
         self.gate.table.borrow_mut().mark_waiting(self.id, self.gate.now_ms());
@@ -421,5 +456,18 @@ impl Drop for CloseAll<'_> {
         let tasks = self.0.table.borrow_mut().drain();
         drop(tasks);
         self.0.show_open();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_comes_and_goes_is_logged_once_a_minute() {
+        let last_ms = Cell::default();
+        let logged: Vec<u64> =
+            (0..2400).map(|n| n * 50).filter(|&at| is_due(&last_ms, at, 60_000)).collect();
+        assert_eq!(logged, [0, 60_000]);
     }
 }

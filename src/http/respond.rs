@@ -4,39 +4,58 @@
 //! (`reply_core.rs`), reading a file (`file.rs`). A page is in memory only until it is written, and no
 //! thread of the REST layer waits for a slow client.
 
+use std::rc::Rc;
+
 use crate::http::chunked_core::{self, CHUNK_END, LAST_CHUNK};
-use crate::http::conn::{Conn, Stop};
+use crate::http::conn::{Conn, KeptBody, Stop};
 use crate::http::file::Transfer;
 use crate::http::gate::Refusal;
 use crate::http::head_core::Request;
 use crate::http::range_core::{self, Plan};
+use crate::http::rate_core::PeerKey;
 use crate::http::reply_core::{self, FileOrder, Frame, Framing, Persist, ReplyBody};
 use crate::http::upstream::{self, Reply, SMALL_BYTES, UpstreamError, WireRequest};
 
 /// Pages of one reply: an end for a handler that goes round in circles.
 const PAGES_MAX: usize = 100_000;
+/// The one resource whose body holds a password to be checked.
+const PASSWORD_PATH: &str = "/api/v1/password";
 
 impl Conn {
     /// Asks the REST layer and answers the client.
     pub(super) async fn respond(
         &mut self,
         request: &Request,
-        body: &[u8],
+        body: KeptBody,
         mut frame: Frame,
     ) -> Result<(), Stop> {
         let id = self.gate.next_request_id();
         frame.request_id = Some(id.clone());
-        let bytes = upstream::encode_request(request, body, &id);
-        let mut reply = match self.exchange(&request.method, bytes).await {
+        let bytes = upstream::encode_request(request, &body.bytes, &id);
+        let auth = Rc::clone(&self.gate.config.auth);
+        // The password in the body is a guess like one in a header, and is limited before it is tried.
+        let is_guess = request.method == "PUT" && request.path() == PASSWORD_PATH;
+        if is_guess && let Err(retry_after_s) = auth.take_guess(self.peer) {
+            self.gate.count().auth_limited.add();
+            let refusal = Refusal::too_many_wrong(retry_after_s);
+            return self.refuse(request, &frame, &refusal).await;
+        }
+        let outcome = self.exchange(&request.method, bytes).await;
+        drop(body);
+        let is_wrong = |reply: &Reply| reply.head.is_wrong_password;
+        if is_guess
+            && !matches!(outcome, Err(UpstreamError::Late))
+            && !outcome.as_ref().is_ok_and(is_wrong)
+        {
+            auth.give_back_guess(self.peer);
+        }
+        let mut reply = match outcome {
             Ok(reply) => reply,
             Err(err) => {
                 let refusal = self.explain(&id, &request.method, request.path(), err);
                 return self.refuse(request, &frame, &refusal).await;
             }
         };
-        if reply.head.is_wrong_password {
-            self.gate.config.auth.note_wrong(self.peer);
-        }
         if let Some(order) = reply.head.file.take_if(|_| reply.head.status == 200) {
             return self.send_file(request, &frame, reply.head.fields, &order).await;
         }
@@ -225,7 +244,7 @@ impl Conn {
                     return self.refuse(request, frame, &refusal).await;
                 }
             };
-        let Some(_sending) = self.gate.files.take(1) else {
+        let Some(_sending) = self.gate.files.take(PeerKey::new(self.peer)) else {
             self.gate.count().files_full.add();
             let refusal = Refusal::retry_after(503, "too many downloads at once", 5);
             return self.refuse(request, frame, &refusal).await;

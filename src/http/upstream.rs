@@ -122,7 +122,7 @@ impl Upstream {
     ) -> Result<Reply, Broken> {
         let is_repeatable = matches!(request.method, "GET" | "HEAD");
         let left = deadline.saturating_duration_since(Instant::now());
-        let written = wire::write_all(&io, &request.bytes, left, Some(deadline)).await;
+        let written = wire::write_all(&io, &request.bytes, left, Some(deadline), || ()).await;
         written.map_err(Broken::Untouched)?;
         let mut reader = Reader { io: &io, buf: Vec::new(), deadline };
         // Not a byte of a reply, and an end: the other side closed before it read the request, or it

@@ -25,12 +25,14 @@ where
     }
 }
 
-/// Writes all of `buf`. `TimedOut` when nothing moves for `stall`, or when `deadline` is over.
+/// Writes all of `buf`. `TimedOut` when nothing moves for `stall`, or when `deadline` is over;
+/// `on_wait` is called each time that the other side takes no more for now.
 pub async fn write_all<T>(
     io: &Async<T>,
     mut buf: &[u8],
     stall: Duration,
     deadline: Option<Instant>,
+    on_wait: impl Fn(),
 ) -> io::Result<()>
 where
     for<'a> &'a T: Write,
@@ -47,6 +49,7 @@ where
             Err(err) if err.kind() == ErrorKind::Interrupted => continue,
             Err(err) => return Err(err),
         }
+        on_wait();
         let stalled_at = Instant::now() + stall;
         let until = deadline.map_or(stalled_at, |deadline| deadline.min(stalled_at));
         before(until, io.writable()).await?;

@@ -9,6 +9,7 @@ pub mod depacketize_h265;
 pub mod depacketize_mjpeg;
 pub mod depacketize_opus;
 pub mod jpeg_header;
+pub mod offset;
 pub mod pattern_core;
 pub mod rtp;
 pub mod rtsp;

@@ -51,6 +51,27 @@ pub fn parse_rtp(bytes: &[u8]) -> Result<RtpPacket<'_>, &'static str> {
     })
 }
 
+/// What the first packet of a compound says, if it is a sender report (RFC 3550 section 6.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderReport {
+    pub ssrc: u32,
+    /// The camera's clock, in 2^-32 s.
+    pub ntp: u64,
+    /// The timestamp of the same moment.
+    pub timestamp: u32,
+}
+
+/// Parses a sender report at the begin of a compound RTCP packet.
+pub fn parse_sender_report(bytes: &[u8]) -> Option<SenderReport> {
+    let head = bytes.first_chunk::<20>()?;
+    if head[0] >> 6 != 2 || head[1] != 200 {
+        return None;
+    }
+    let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let ntp = u64::from(word(8)) << 32 | u64::from(word(12));
+    Some(SenderReport { ssrc: word(4), ntp, timestamp: word(16) })
+}
+
 /// Whether a compound RTCP packet holds a BYE (RFC 3550 section 6.6) for `ssrc`; with `None` for
 /// any. A camera that says BYE leaves the TCP connection open and is silent from then on (quirk 31).
 pub fn has_bye(mut bytes: &[u8], ssrc: Option<u32>) -> bool {
@@ -179,6 +200,7 @@ mod tests {
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = parse_rtp(&bytes);
             has_bye(&bytes, Some(1));
+            parse_sender_report(&bytes);
         }
     }
 }

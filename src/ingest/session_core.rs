@@ -505,7 +505,7 @@ impl SessionCore {
         if !matches!(self.step, Step::Play | Step::Playing) {
             return Ok(());
         }
-        match self.tracks.sort(channel, bytes) {
+        match self.tracks.sort(channel, bytes, now) {
             Frame::Video(packet) => {
                 self.start(now, out);
                 if let Some(advice) = self.tracks.push_video(&packet, now, out) {

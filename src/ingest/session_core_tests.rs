@@ -265,6 +265,68 @@ fn every_end_hands_out_the_last_picture_once() {
     }
 }
 
+/// A sender report: at `ms` of the camera's clock the track stands at `timestamp`.
+fn sender_report(ssrc: u32, ms: u64, timestamp: u32) -> Vec<u8> {
+    let ntp = (3_900_000_000u64 << 32) + (ms << 32) / 1000;
+    let mut packet = vec![0x80, 200, 0, 6];
+    packet.extend(ssrc.to_be_bytes());
+    packet.extend(ntp.to_be_bytes());
+    packet.extend(timestamp.to_be_bytes());
+    packet.extend([0; 8]);
+    packet
+}
+
+/// The last picture and the last sound of a camera that sends 2 s of kept pictures at once and then
+/// both live, in ms. `step_ms`: the camera's clock is set between its two reports.
+fn last_of_burst(step_ms: u64) -> (i64, i64) {
+    let mut talk = Talk::playing("", "9");
+    let send = |talk: &mut Talk, n: u16| talk.feed(&frame(0, &rtp(n, 96, IDR))).unwrap();
+    (0..50).for_each(|n| send(&mut talk, n));
+    talk.feed(&frame(1, &sender_report(96, 0, 90_000 + 50 * 3600))).unwrap();
+    talk.feed(&frame(3, &sender_report(8, step_ms, 90_000))).unwrap();
+    for n in 0..50u16 {
+        send(&mut talk, 50 + n);
+        let mut sound = rtp(n, 8, &[0xd5; 320]);
+        sound[4..8].copy_from_slice(&(90_000 + u32::from(n) * 320).to_be_bytes());
+        talk.feed(&frame(2, &sound)).unwrap();
+        talk.now += Duration::from_millis(40);
+    }
+    let units = talk.units();
+    let times = |is_video| units.iter().filter(move |unit| unit.0 == is_video).map(|unit| unit.1);
+    assert!(times(true).is_sorted() && times(false).is_sorted());
+    (times(true).max().unwrap() / 90, times(false).max().unwrap() / 8)
+}
+
+#[test]
+fn sender_reports_put_sound_and_pictures_together() {
+    let (video, audio) = last_of_burst(0);
+    assert!((video - audio).abs() <= 80, "{video} ms, {audio} ms");
+    // A clock that jumped in between is not believed (quirk 29).
+    let (video, audio) = last_of_burst(3_600_000);
+    assert!(video - audio > 1800, "{video} ms, {audio} ms");
+}
+
+#[test]
+fn a_picture_stamped_a_little_ahead_does_not_press_the_others_together() {
+    let mut talk = Talk::playing("", "9");
+    for n in 0..300u16 {
+        talk.now += Duration::from_millis(40);
+        let mut picture = rtp(n, 96, IDR);
+        let ahead = if n % 40 == 37 { 20_000 } else { 0 };
+        picture[4..8].copy_from_slice(&(u32::from(n) * 3600 + ahead).to_be_bytes());
+        talk.feed(&frame(0, &picture)).unwrap();
+    }
+    let dts = |event: &SourceEvent| match event {
+        SourceEvent::Unit(unit) => Some(unit.dts),
+        _ => None,
+    };
+    let times: Vec<i64> = talk.events.iter().filter_map(dts).collect();
+    let least = times.windows(2).map(|pair| pair[1] - pair[0]).min();
+    // Half of an interval that is itself measured, and here from uneven times.
+    assert!(least >= Some(1620), "{least:?}");
+    assert!(times[times.len() - 1] < 301 * 3600);
+}
+
 #[test]
 fn missing_parameter_sets_end_the_session_after_a_minute() {
     let mut talk = Talk::new();

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::offset::{OffsetCore, Report};
 use super::rtp::{self, RtpPacket, parse_rtp};
 use super::rtsp_message::Signature;
 use super::timeline::Origin;
@@ -69,6 +70,7 @@ pub struct Tracks {
     pub audio: Option<Placed<AudioTrack>>,
     signatures: heapless::Vec<Signature, 4>,
     origin: Origin,
+    offset: OffsetCore,
     video_at: Option<Instant>,
     video_pause_max: Duration,
     format_error: Option<String>,
@@ -106,11 +108,12 @@ impl Tracks {
         self.signatures = signatures;
     }
 
-    /// Finds out whose frame this is. Of RTCP only the good-bye of the video matters (quirk 31); its
-    /// clock is not used, because cameras step it by hours (quirk 29).
-    pub fn sort<'a>(&mut self, channel: u8, bytes: &'a [u8]) -> Frame<'a> {
+    /// Finds out whose frame this is. Of RTCP the good-bye of the video matters (quirk 31), and the
+    /// first sender reports for how the tracks lie to each other (`offset.rs`).
+    pub fn sort<'a>(&mut self, channel: u8, bytes: &'a [u8], now: Instant) -> Frame<'a> {
         // RFC 5761 section 4: these are no RTP payload types, on whatever channel they come.
         if bytes.get(1).is_some_and(|kind| (200..=207).contains(kind)) {
+            self.note_report(channel, bytes, now);
             let Some(video) = &self.video else { return Frame::Other };
             let ssrc = video.track.stream.ssrc;
             let is_meant = ssrc.is_some() || channel == video.channel.wrapping_add(1);
@@ -127,6 +130,40 @@ impl Tracks {
                 self.counters.frames_unknown += 1;
                 Frame::Other
             }
+        }
+    }
+
+    fn note_report(&mut self, channel: u8, bytes: &[u8], now: Instant) {
+        let Some(report) = rtp::parse_sender_report(bytes) else { return };
+        let is_of = |placed: Option<(u8, &Stream)>| {
+            placed.is_some_and(|(at, stream)| match stream.ssrc {
+                Some(ssrc) => ssrc == report.ssrc,
+                None => at.wrapping_add(1) == channel,
+            })
+        };
+        let [video, audio] = self.streams().map(is_of);
+        let report = Report { ntp: report.ntp, timestamp: report.timestamp, at: now };
+        match (video, audio) {
+            (true, false) => self.offset.note(0, report),
+            (false, true) => self.offset.note(1, report),
+            _ => {}
+        }
+    }
+
+    /// Moves one track to later, once, if the sender reports say so.
+    fn align(&mut self, now: Instant) {
+        let (Some(video), Some(audio)) = (&mut self.video, &mut self.audio) else { return };
+        let [video, audio] = [&mut video.track.stream, &mut audio.track.stream];
+        // Where PLAY was answered with both begins, these are as good, and were believed already.
+        if video.rtptime.is_some() && audio.rtptime.is_some() {
+            return;
+        }
+        let (Some(video), Some(audio)) = (&mut video.timeline, &mut audio.timeline) else { return };
+        let later = self.offset.poll(now, |t| video.seconds_of(t), |t| audio.seconds_of(t));
+        match later {
+            Some((0, by)) => video.delay(by),
+            Some((_, by)) => audio.delay(by),
+            None => {}
         }
     }
 
@@ -200,6 +237,7 @@ impl Tracks {
         if let Some(audio) = &mut self.audio {
             let is_broken = std::mem::take(&mut audio.is_broken);
             audio.track.push(packet, is_broken, now, &mut self.origin, out);
+            self.align(now);
         }
     }
 

@@ -148,9 +148,9 @@ impl Pace {
 
     /// Takes how far media time went on with one unit.
     fn note(&mut self, step: i64, now: Instant, clock_rate: u32) {
-        let most = if self.units >= 4 { 4 * self.given } else { i64::MAX };
+        let most = if self.units >= 4 { 8 * self.given } else { i64::MAX };
         let weight = self.units.min(INTERVAL_UNITS - 1);
-        // A gap is no interval.
+        // A gap is no interval; a picture that is early by some is made up for by the next ones.
         let step = step.min(most.max(1));
         self.given = (self.given * weight + step) / (weight + 1);
         self.units += 1;
@@ -228,6 +228,23 @@ impl Timeline {
     pub fn interval(&self) -> i64 {
         // 30 per second, until something is known.
         self.pace.interval(i64::from(self.clock_rate / 30).max(1))
+    }
+
+    /// Where a timestamp near the last one lies, in seconds; nothing while arrival gives the times.
+    pub fn seconds_of(&self, timestamp: u32) -> Option<f64> {
+        let step = step_of(self.last.0, timestamp);
+        let is_near = step.abs() <= ticks_of(START_MAX, self.clock_rate);
+        let is_known = is_near && self.probation.is_none() && self.has_begun;
+        is_known.then(|| (self.last.1 + step) as f64 / f64::from(self.clock_rate.max(1)))
+    }
+
+    /// Moves all that follows to later.
+    pub fn delay(&mut self, by: Duration) {
+        let ticks = ticks_of(by, self.clock_rate);
+        self.last.1 += ticks;
+        self.given += ticks;
+        self.top += ticks;
+        self.lead.anchor.0 += ticks;
     }
 
     /// The place of a timestamp that arrived at `now`.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::media::format::{AudioFormat, VIDEO_TIMESCALE, VideoFormat};
 use crate::media::g711::Law;
 use crate::media::packet::Track;
-use crate::media::reorder::DtsMaker;
+use crate::media::reorder::{DtsMaker, Stamp};
 
 use super::access_unit::{AccessUnit, Assembler};
 use super::depacketize_aac::Aac;
@@ -50,7 +50,7 @@ pub struct Stream {
     pub rtptime: Option<u32>,
     pub sequence: SequenceTracker,
     is_sound: bool,
-    timeline: Option<Timeline>,
+    pub timeline: Option<Timeline>,
 }
 
 impl Stream {
@@ -69,6 +69,12 @@ impl Stream {
     fn is_gap(&mut self, packet: &RtpPacket<'_>) -> bool {
         self.ssrc = Some(packet.ssrc);
         self.sequence.is_gap(packet.ssrc, packet.sequence)
+    }
+
+    /// The usual interval between units in ticks of video.
+    fn interval(&self) -> i64 {
+        let interval = self.timeline.as_ref().map_or(0, Timeline::interval);
+        rescale(interval, self.clock_rate, VIDEO_TIMESCALE)
     }
 
     /// Ticks of the RTP clock since the run began.
@@ -94,6 +100,7 @@ pub struct VideoTrack {
     pub stream: Stream,
     payload: VideoPayload,
     dts: Option<DtsMaker>,
+    last_dts: Option<i64>,
     /// Frames left out because no parameter sets came yet.
     pub waiting: u64,
     /// Units given out.
@@ -113,6 +120,7 @@ impl VideoTrack {
             stream: Stream::new(format, false),
             payload,
             dts: None,
+            last_dts: None,
             waiting: 0,
             emitted: 0,
         })
@@ -180,7 +188,7 @@ impl VideoTrack {
         origin: &'a mut Origin,
         out: &'a mut dyn FnMut(SourceEvent),
     ) -> (&'a mut VideoPayload, impl FnMut(AccessUnit) + 'a) {
-        let Self { stream, payload, dts, waiting, emitted } = self;
+        let Self { stream, payload, dts, last_dts, waiting, emitted } = self;
         let emit = move |unit: AccessUnit| {
             let (ticks, is_new_timeline) = stream.place(unit.timestamp, unit.arrived, origin);
             let Some(format) = unit.format else {
@@ -190,6 +198,8 @@ impl VideoTrack {
             *emitted += 1;
             let pts = rescale(ticks, stream.clock_rate, VIDEO_TIMESCALE);
             let stamp = dts.get_or_insert_with(|| dts_maker(&format)).push(pts);
+            let stamp = space(stamp, *last_dts, stream.interval());
+            *last_dts = Some(stamp.dts);
             out(SourceEvent::Unit(Unit {
                 track: Track::Video(format),
                 pts: stamp.pts,
@@ -201,6 +211,14 @@ impl VideoTrack {
         };
         (payload, emit)
     }
+}
+
+/// Pictures stay half of their usual interval apart: after one that was stamped too late the others
+/// would else follow a tick apart, which players take for times that stand still.
+fn space(stamp: Stamp, last_dts: Option<i64>, interval: i64) -> Stamp {
+    let least = last_dts.map_or(i64::MIN, |last| last.saturating_add((interval / 2).max(1)));
+    let dts = stamp.dts.max(least);
+    Stamp { pts: stamp.pts.max(dts), dts }
 }
 
 fn dts_maker(format: &VideoFormat) -> DtsMaker {
@@ -323,7 +341,10 @@ impl AudioTrack {
     fn follow(&mut self, wanted: i64, frame: &AudioFrame, rate: u32, is_gap: bool) -> i64 {
         let jitter = super::timeline::ticks_of(AUDIO_JITTER, rate);
         let near = |end: &i64| !is_gap && (wanted - end).abs() <= jitter;
-        let pts = self.ended_at.filter(near).unwrap_or(wanted).max(self.last_pts.saturating_add(1));
+        // Where time went back, half of the last frame is left to it.
+        let half = self.ended_at.map_or(1, |end| (end - self.last_pts) / 2).max(1);
+        let least = self.last_pts.saturating_add(half);
+        let pts = self.ended_at.filter(near).unwrap_or(wanted).max(least);
         self.last_pts = pts;
         self.ended_at = Some(pts + i64::from(frame.samples));
         pts

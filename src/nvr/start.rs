@@ -3,6 +3,7 @@
 //! Order at the start: lock, store, password, threads, executor, sockets, storage, streams, recovery, ready line. Order at the end: sources,
 //! recorders with their last rows, exit.
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -24,6 +25,7 @@ use super::gauges::Gauges;
 use super::ledger;
 use super::snapshot::{Snapshot, SnapshotCell};
 use super::state::{Nvr, Parts};
+use crate::api::password::PASSWORD_BYTES_MAX;
 use crate::api::serve;
 use crate::args::RunArgs;
 use crate::buffer::spill::Buffers;
@@ -55,8 +57,6 @@ const PASSWORD_BYTES: usize = 15;
 const PASSWORD_CHARS_GOOD: usize = 10;
 const INITIAL_PASSWORD: &str = "initial-password";
 const PASSWORD_VARIABLE: &str = "LIGHTNVR_ADMIN_PASSWORD";
-/// A path of a Unix socket has 108 bytes (unix(7)).
-const SOCKET_PATH_MAX: usize = 100;
 
 /// Threads of smol's pool for blocking calls, which reads downloads and asks for names. Its default is 500.
 const BLOCKING_THREADS_MAX: &str = "2";
@@ -262,10 +262,10 @@ async fn serve_all(
         started: parts.started,
         machine: Arc::new(move || measured.stats()),
     };
-    let socket = socket_path(&data_dir);
-    let server = serve::start(&socket, Arc::new(ctx)).map_err(|error| format!("API: {error}"))?;
+    let server = serve::start(&data_dir.join("run").join("api.sock"), Arc::new(ctx))
+        .map_err(|error| format!("API: {error}"))?;
     let gate = Gate::new(GateConfig::new(
-        socket,
+        server.socket().to_owned(),
         parts.cell.clone(),
         Rc::clone(&parts.auth),
         rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -342,15 +342,6 @@ fn say(line: &str) {
     let _ = std::io::stdout().flush();
 }
 
-/// Where tiny_http listens: in the data directory, or where that path is too long, in a directory for this process.
-fn socket_path(data_dir: &Path) -> PathBuf {
-    let socket = data_dir.join("run").join("api.sock");
-    if socket.as_os_str().len() <= SOCKET_PATH_MAX {
-        return socket;
-    }
-    std::env::temp_dir().join(format!("lightnvr-{}", std::process::id())).join("api.sock")
-}
-
 fn add_demo(store: &Store, id: u32) -> Result<StreamConfig, String> {
     let patch = StreamPatch {
         name: Some("Demo".into()),
@@ -403,19 +394,40 @@ fn first_password(args: &RunArgs, data_dir: &Path, store: &Store) -> Result<Stri
 }
 
 fn given_password(args: &RunArgs) -> Result<Option<String>, String> {
-    let password = match &args.admin_password_file {
+    match &args.admin_password_file {
         Some(path) => {
-            let text = std::fs::read_to_string(path);
-            let text =
-                text.map_err(|error| format!("--admin-password-file {}: {error}", path.display()))?;
-            Some(text.trim_end_matches(['\r', '\n']).to_owned())
+            let from = format!("--admin-password-file {}", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{from}: {error}"))?;
+            checked_password(&from, text.trim_end_matches(['\r', '\n'])).map(Some)
         }
-        None => std::env::var(PASSWORD_VARIABLE).ok(),
-    };
-    match password {
-        Some(password) if password.is_empty() => Err("the given admin password is empty".into()),
-        other => Ok(other),
+        None => password_of_variable(std::env::var_os(PASSWORD_VARIABLE)),
     }
+}
+
+fn password_of_variable(value: Option<OsString>) -> Result<Option<String>, String> {
+    let Some(value) = value else { return Ok(None) };
+    let text = value.to_str().ok_or_else(|| format!("{PASSWORD_VARIABLE}: is not UTF-8"))?;
+    checked_password(PASSWORD_VARIABLE, text).map(Some)
+}
+
+/// The same rules as for a changed password, but that a short one is only warned of. The message
+/// repeats nothing of it.
+fn checked_password(from: &str, password: &str) -> Result<String, String> {
+    if password.is_empty() {
+        return Err(format!("{from}: the password is empty"));
+    }
+    if password.len() > PASSWORD_BYTES_MAX {
+        let got = password.len();
+        return Err(format!(
+            "{from}: the password must be at most {PASSWORD_BYTES_MAX} bytes, got {got}"
+        ));
+    }
+    if password.chars().any(char::is_control) {
+        return Err(format!(
+            "{from}: the password must be one line and not hold control characters"
+        ));
+    }
+    Ok(password.to_owned())
 }
 
 fn random_password() -> Result<String, String> {
@@ -423,4 +435,36 @@ fn random_password() -> Result<String, String> {
     let mut bytes = [0; PASSWORD_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| format!("random numbers: {error}"))?;
     Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn a_given_password_obeys_the_rules_of_a_changed_one() {
+        assert_eq!(checked_password("here", "päss"), Ok("päss".to_owned()));
+        assert_eq!(checked_password("here", &"x".repeat(256)), Ok("x".repeat(256)));
+        for (password, part) in [
+            (String::new(), "empty"),
+            ("secret".repeat(43), "at most 256 bytes, got 258"),
+            ("secret\nsecret".into(), "control characters"),
+            ("secret\u{7f}".into(), "control characters"),
+        ] {
+            let error = checked_password("here", &password).expect_err("refused");
+            assert!(error.starts_with("here: ") && error.contains(part), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_an_error() {
+        assert_eq!(password_of_variable(None), Ok(None));
+        assert_eq!(password_of_variable(Some("päss".into())), Ok(Some("päss".to_owned())));
+        let error = password_of_variable(Some(OsString::from_vec(b"p\xff".to_vec())));
+        assert_eq!(error, Err("LIGHTNVR_ADMIN_PASSWORD: is not UTF-8".to_owned()));
+        assert!(password_of_variable(Some(OsString::new())).is_err(), "set, but to nothing");
+    }
 }

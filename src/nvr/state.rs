@@ -282,7 +282,7 @@ impl Nvr {
         for stream in self.streams.borrow().values() {
             let error = stream.running.as_ref().and_then(|running| running.hub.record_error());
             if let Some(error) = error {
-                ailments.push(format!("{}: {error}", stream.config.name));
+                ailments.push(swap::ailment_of(stream.config.id, error));
             }
         }
         let storage = self.parts.recordings.storage_fault();

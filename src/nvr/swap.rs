@@ -231,7 +231,48 @@ pub fn ailments(streams: &[StreamView]) -> Vec<String> {
     let late = streams.iter().filter_map(|view| {
         let buffer = view.buffer.as_ref().filter(|buffer| buffer.held_ms > BEHIND_MS_MAX)?;
         let seconds = buffer.held_ms / 1000;
-        Some(format!("{}: the disk is not keeping up, {seconds} s wait for it", view.config.name))
+        let what = format!("the disk is not keeping up, {seconds} s wait for it");
+        Some(ailment_of(view.config.id, &what))
     });
     late.collect()
+}
+
+/// An ailment of one stream. `/healthz` needs no password: it names no stream, for a name says what
+/// somebody films.
+pub fn ailment_of(stream_id: u32, what: &str) -> String {
+    format!("stream {stream_id}: {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::stream::{StreamConfig, StreamPatch};
+    use crate::nvr::snapshot::StreamStatus;
+
+    #[test]
+    fn a_late_disk_is_told_without_the_name_of_the_stream() {
+        let patch = StreamPatch {
+            name: Some("Bedroom".into()),
+            url: Some("testpattern://".into()),
+            ..StreamPatch::default()
+        };
+        let view = StreamView {
+            config: StreamConfig::from_patch(7, &patch).unwrap(),
+            status: StreamStatus::Connected,
+            status_detail: String::new(),
+            actual: None,
+            advice: Vec::new(),
+            buffer: Some(StreamBuffer {
+                ram_bytes: 0,
+                spilled_bytes: 0,
+                own_free: 0,
+                held_ms: 90_000,
+                headroom_ms: None,
+                protection: "ram",
+                dropped: 0,
+            }),
+        };
+        assert_eq!(ailments(&[view]), ["stream 7: the disk is not keeping up, 90 s wait for it"]);
+        assert_eq!(ailment_of(7, "not recording"), "stream 7: not recording");
+    }
 }

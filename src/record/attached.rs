@@ -72,28 +72,6 @@ impl OpenRecordings {
         self.state.borrow().attached.as_ref().err().map(RecordError::for_owner)
     }
 
-    /// Removes a recording's file for good. One that is not there is as good as removed, but only if its storage is.
-    pub async fn remove_file(&self, path: &Path) -> Result<(), RecordError> {
-        let text = path.to_string_lossy().into_owned();
-        let Some((place, name)) = split_path(&text) else { return Ok(()) };
-        let (place, name) = (place.to_owned(), name.to_owned());
-        let attached =
-            if self.state.borrow().root == place { Some(self.attached()?.1) } else { None };
-        let pool = match &attached {
-            Some(attached) => Ok(attached.pool.clone()),
-            None => self.disks.pool_for(&place).map_err(|error| RecordError::disk(&place, &error)),
-        };
-        let opener = Arc::clone(&self.opener);
-        let job = move || match attached {
-            Some(attached) => disk::remove(attached.disk.as_ref(), &name),
-            // A storage of earlier: without its directory it is not there, and then the file is not gone.
-            None => opener(&place)
-                .map_err(|error| RecordError::disk(&place, &error))
-                .and_then(|disk| disk::remove(disk.as_ref(), &name)),
-        };
-        pool?.run(job).await.map_err(RecordError::Pool)?
-    }
-
     /// The same for the ledger.
     pub fn storage_state(&self) -> Option<LedgerState> {
         self.state.borrow().attached.as_ref().err().map(RecordError::state)

@@ -1,4 +1,5 @@
-//! A power cut at every operation of a session: two streams that rotate, with a recording deleted in between.
+//! A power cut at every operation of a session: two streams that rotate, with a recording deleted as
+//! retention does it.
 //!
 //! After each one, what was synced (and in a second mode any part of what was not) is all that a new start finds.
 //! It must find a store that opens, its own storage, files that play, a row for each and nothing else, and of each
@@ -150,6 +151,16 @@ fn start_on(wreck: &Wreck) -> (Store, Vec<RecordingRow>) {
     let next_id = Arc::new(AtomicU64::new(next_id));
     let recovered = recovery::recover(&store, disk.as_ref(), &opener, root, next_id).unwrap();
     assert_eq!(recovered.failed, 0);
+    if !store.reader().garbage(1).unwrap().is_empty() {
+        let pool = Pool::start("store", 1, 64).unwrap();
+        let disks = Disks::default();
+        let opened = (store.clone(), wreck.disk.opener(), root.to_owned());
+        let recordings = OpenRecordings::new(opened.0, pool, disks, opened.1, opened.2, 1);
+        smol::block_on(async {
+            recordings.look_at_storage().await;
+            assert!(!retention::sweep(&recordings).await.unwrap());
+        });
+    }
     let findings = check::check(&store, &opener, root).unwrap();
     assert_eq!(findings, Vec::<String>::new());
     let all = RecordingQuery { limit: 1000, ..Default::default() };

@@ -3,7 +3,7 @@
 //! In here: every file of the storage is read and mended; a row that is known keeps its id and what only a row knows.
 //! Not in here: streams and settings, which no file holds. Blocking, while no recorder runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::RecordError;
@@ -32,12 +32,13 @@ pub fn rebuild(
         attached => attached?,
     };
     let mut known = rows_below(store, root)?;
-    // What was deleted is not taken back; the next start removes its file.
-    let garbage = store.reader().garbage(usize::MAX).map_err(RecordError::Store)?;
     let (mut rows, mut left_alone) = (Vec::new(), 0_u32);
+    // Deletions that were begun; the next start finishes them.
+    let garbage = store.reader().garbage(usize::MAX).map_err(RecordError::Store)?;
+    let garbage: HashSet<String> = garbage.into_iter().map(|(_, path)| path).collect();
     for name in files_of(disk.as_ref())? {
         let path = root.join(&name).to_string_lossy().into_owned();
-        if garbage.iter().any(|(_, garbage)| *garbage == path) {
+        if garbage.contains(&path) {
             continue;
         }
         match row_of(disk.as_ref(), &name, path, &mut known) {

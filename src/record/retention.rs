@@ -5,11 +5,16 @@
 //! all recordings: the store knows totals and the oldest of each stream.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::RecordError;
+use super::disk::{Disk, dir_of};
 use super::open::OpenRecordings;
+use super::recovery::split_path;
 use super::retention_core::{Candidate, Facts, Hold, Planner, Policy};
+use super::storage;
 use crate::nvr::snapshot::Forecast;
 use crate::store::{Change, StoreError, StoreReader};
 
@@ -137,9 +142,6 @@ fn oldest_below(
 /// Deletes recordings: rows, files, garbage rows, in this order. An error of the disk leaves garbage rows, and
 /// `sweep` tries again.
 pub async fn delete(recordings: &OpenRecordings, doomed: Vec<Doomed>) -> Result<(), RecordError> {
-    for doomed in &doomed {
-        recordings.may_remove(Path::new(&doomed.path))?;
-    }
     let changes = doomed.iter().map(|doomed| Change::TrashRecording(doomed.id)).collect();
     recordings.commit(changes).await?;
     remove_files(recordings, doomed).await
@@ -162,7 +164,7 @@ async fn remove_files(recordings: &OpenRecordings, doomed: Vec<Doomed>) -> Resul
     let (mut gone, mut result) = (Vec::with_capacity(doomed.len()), Ok(()));
     // One job a file: removing a large one takes a card long, and what is recorded comes in between.
     for doomed in doomed {
-        match recordings.remove_file(Path::new(&doomed.path)).await {
+        match remove_file(recordings, &doomed.path).await {
             Ok(()) => gone.push(Change::ForgetGarbage(doomed.id)),
             Err(error) => result = result.and(Err(error)),
         }
@@ -171,4 +173,30 @@ async fn remove_files(recordings: &OpenRecordings, doomed: Vec<Doomed>) -> Resul
         recordings.commit(gone).await?;
     }
     result
+}
+
+async fn remove_file(recordings: &OpenRecordings, path: &str) -> Result<(), RecordError> {
+    recordings.may_remove(Path::new(path))?;
+    let Some((place, name)) = split_path(path) else { return Ok(()) };
+    let (place, name) = (place.to_owned(), name.to_owned());
+    let pool = recordings.disks.pool_for(&place).map_err(|e| RecordError::disk(&place, &e))?;
+    let attached = recordings.attached().ok().filter(|(root, _)| *root == place);
+    let disk = attached.map(|(_, attached)| attached.disk);
+    let (opener, store) = (Arc::clone(&recordings.opener), recordings.store.clone());
+    let job = move || {
+        let failed = |error: &std::io::Error| RecordError::disk(&place.join(&name), error);
+        let disk: Arc<dyn Disk> = match disk {
+            Some(disk) => disk,
+            // A storage of earlier: if it is not there, its file is not gone.
+            None => storage::look(&opener, &store, &place)?
+                .map_err(RecordError::Storage)?
+                .ok_or_else(|| failed(&ErrorKind::NotFound.into()))?,
+        };
+        match disk.remove(&name) {
+            Err(error) if error.kind() == ErrorKind::NotFound && disk.is_at_path() => Ok(()),
+            Err(error) => Err(failed(&error)),
+            Ok(()) => disk.sync_dir(dir_of(&name)).map_err(|error| failed(&error)),
+        }
+    };
+    pool.run(job).await.map_err(RecordError::Pool)?
 }

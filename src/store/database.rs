@@ -4,6 +4,9 @@
 //! the next write. Where even that is refused (the repair wants to write too), reads go on from the file as it is, with
 //! the repair in memory.
 
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,13 +28,31 @@ pub struct Reopening {
     inner: Mutex<Inner>,
 }
 
+/// The file holds passwords of cameras: nobody else may read it.
+const FILE_MODE: u32 = 0o600;
+
 /// Opens or creates the database at `path`.
 pub fn open(path: &Path) -> Result<Database, StoreError> {
+    make_private(path).map_err(database)?;
     let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
     opened.map_err(|error| match error {
         redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
         other => database(other),
     })
+}
+
+/// Makes the file with its mode, which redb takes for a new database, or takes rights away from an older
+/// one. Where the file is somebody else's to change, recording goes on with it.
+fn make_private(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let file: File = options.read(true).write(true).create(true).mode(FILE_MODE).open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if mode != FILE_MODE
+        && let Err(error) = file.set_permissions(Permissions::from_mode(FILE_MODE))
+    {
+        log::warn!("{}: mode {mode:o} lets others read passwords: {error}", path.display());
+    }
+    Ok(())
 }
 
 /// Opens the database at `path` without ever writing to its file.

@@ -305,3 +305,16 @@ fn spans_that_were_open_end_where_the_program_did() {
     assert_eq!(reader.life(1).unwrap(), Some(life));
     assert_eq!(reader.life(2).unwrap(), None);
 }
+
+#[test]
+fn nobody_else_reads_the_store_also_one_of_before() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = Dir::new("store-mode");
+    let path = dir.0.join(FILE_NAME);
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    drop(Store::open(&dir.0).unwrap());
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    drop(Store::open(&dir.0).unwrap());
+    assert_eq!(mode(), 0o600);
+}

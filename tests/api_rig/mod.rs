@@ -110,7 +110,7 @@ pub struct Rig {
     pub snapshot: SnapshotCell,
     pub rows: Rows,
     pub socket: PathBuf,
-    dir: PathBuf,
+    pub dir: PathBuf,
     ctx: Arc<Ctx>,
     server: Option<Server>,
 }
@@ -202,7 +202,17 @@ impl Rig {
 
     /// Starts another server on the same socket.
     pub fn start_again(&self) -> std::io::Result<Server> {
-        start(&self.socket, Arc::clone(&self.ctx))
+        self.start_at(&self.socket)
+    }
+
+    /// Starts another server on this socket.
+    pub fn start_at(&self, socket: &Path) -> std::io::Result<Server> {
+        start(socket, Arc::clone(&self.ctx))
+    }
+
+    /// The socket's path as the gate has it.
+    pub fn server_socket(&self) -> &Path {
+        self.server.as_ref().expect("not stopped").socket()
     }
 
     /// Ends the server.

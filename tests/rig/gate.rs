@@ -157,6 +157,9 @@ fn answer_one(mut stream: &UnixStream, dir: &Path) -> bool {
         }
         "/api/v1/pages" => page(query),
         "/api/v1/file" => (order(&file, query), Vec::new()),
+        "/api/v1/password" if asked.body == b"wrong" => {
+            ("lightnvr-wrong-password: 1\r\n".into(), b"{}".to_vec())
+        }
         "/api/v1/fields" => (
             "Keep-Alive: timeout=5\r\nlightnvr-task: x\r\nUpgrade: y\r\nX-Own: z\r\n\
              Set-Cookie: a\r\nServer: rest\r\n"
