@@ -55,6 +55,7 @@ fn with_100_000_recordings_the_first_camera_is_asked_at_once() {
                 size: 1,
                 path: path.to_string_lossy().into_owned(),
                 in_progress: false,
+                is_protected: false,
             })
         });
         store.commit(&rows.collect::<Vec<_>>()).expect("the store can be written");
