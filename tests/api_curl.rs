@@ -49,6 +49,7 @@ fn check_status(answer: &str, want: u16) {
 
 fn demo(home: &Path) -> (Nvr, Recording) {
     let nvr = Nvr::start_with(home, &["--demo"]);
+    nvr.keep_files_long();
     let recording = wait::until("three seconds are listed", RECORDED_WITHIN, || {
         nvr.recordings("").first().filter(|r| r.duration >= 3.0).cloned()
     });

@@ -89,6 +89,7 @@ fn the_page_lists_and_the_browser_plays_and_seeks_also_while_recording() {
     ];
     let server = GstServer::start(Auth::None, &mounts);
     let nvr = Nvr::start_with(home.path(), &["--demo"]);
+    nvr.keep_files_long();
     for mount in &mounts {
         nvr.add_stream(&format!("Camera {}", mount.path), &server.url(mount.path));
     }

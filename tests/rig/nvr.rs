@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use miniserde::json::Value;
@@ -127,6 +127,17 @@ impl Nvr {
     #[track_caller]
     pub fn set(&self, settings: &str) {
         self.json("PUT", "/api/v1/settings", Some(settings));
+    }
+
+    /// Sets `segment_seconds` so that the next file begins as late as can be, whatever the time of day: at least
+    /// half an hour from now, but for the last minutes before midnight UTC, when every file ends.
+    #[track_caller]
+    pub fn keep_files_long(&self) {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let second_of_day = since_epoch.expect("after 1970").as_secs() % 86_400;
+        let left = |length: &u64| length - second_of_day % length;
+        let length = (60..=60 * 60).step_by(60).max_by_key(left).expect("some length");
+        self.set(&format!(r#"{{"segment_seconds":{length}}}"#));
     }
 
     /// All recordings that match `query` (such as `?stream_id=0`), oldest first.
