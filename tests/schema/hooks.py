@@ -76,7 +76,7 @@ def put_right(path, body):
         if "storage_path" in body:
             body["storage_path"] = STORAGE
         if "swap_path" in body:
-            body["swap_path"] = STORAGE
+            body["swap_path"] = os.path.dirname(STORAGE) + "/swap"
         if "web_auth_enabled" in body:
             body["web_auth_enabled"] = True  # else the check for missing authentication finds none
         if "max_streams" in body:
