@@ -77,6 +77,8 @@ def put_right(path, body):
             body["storage_path"] = STORAGE
         if "swap_path" in body:
             body["swap_path"] = os.path.dirname(STORAGE) + "/swap"
+        if "swap_size" in body:
+            body["swap_size"] = min(body["swap_size"], 64 << 20)  # what any disk has room for
         if "web_auth_enabled" in body:
             body["web_auth_enabled"] = True  # else the check for missing authentication finds none
         if "max_streams" in body:
