@@ -1,4 +1,5 @@
 //! Conversations with the session core: what cameras answer, and what comes of it.
+//! Over 600 lines, because all of them hold the same scripted talk with a camera.
 
 use proptest::prelude::*;
 

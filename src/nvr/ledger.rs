@@ -117,7 +117,6 @@ impl Nvr {
     /// Looks at every stream and notes the state that it is in.
     pub(super) fn observe(&self) {
         self.watch_clock();
-        self.note_buffer_losses();
         let now_ms = clock::wall_ms();
         let mut journal = self.parts.recordings.journal.borrow_mut();
         self.each_stream(|config, hub| {
@@ -134,17 +133,6 @@ impl Nvr {
         });
         // What the rings had to give up, because the disk stood still or was too slow for all of it.
         let state = if self.is_round_late() { State::DiskStalled } else { State::Overload };
-        for loss in self.parts.buffers.take_losses() {
-            let span = Span { start_ms: loss.from_ms, end_ms: loss.to_ms, state };
-            journal.lose(loss.stream_id, span);
-        }
-    }
-
-    /// What did not fit into the buffers is lost for certain.
-    fn note_buffer_losses(&self) {
-        let stalled = self.has_late_round();
-        let state = if stalled { State::DiskStalled } else { State::Overload };
-        let mut journal = self.parts.recordings.journal.borrow_mut();
         for loss in self.parts.buffers.take_losses() {
             let span = Span { start_ms: loss.from_ms, end_ms: loss.to_ms, state };
             journal.lose(loss.stream_id, span);

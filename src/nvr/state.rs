@@ -34,8 +34,6 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// And at most this often, however much changes.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
-/// A round that takes longer than this means that a disk stalls: what is lost meanwhile is lost for that.
-const ROUND_STALLED: Duration = Duration::from_secs(2);
 /// What a sync round may take before `/healthz` says so.
 pub const ROUND_LATE: Duration = Duration::from_secs(10);
 /// How long a recorder may take to finish its file when its stream ends.
@@ -303,11 +301,6 @@ impl Nvr {
             forecast: self.forecast.borrow().clone(),
             at_ms: u64::try_from(self.parts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
-    }
-
-    /// Whether a disk has not answered the sync round for a while.
-    pub(super) fn has_late_round(&self) -> bool {
-        self.round_since.borrow().is_some_and(|since| since.elapsed() > ROUND_STALLED)
     }
 
     async fn changed(&self) {

@@ -142,6 +142,8 @@ fn oldest_below(
 /// Deletes recordings: rows, files, garbage rows, in this order. An error of the disk leaves garbage rows, and
 /// `sweep` tries again.
 pub async fn delete(recordings: &OpenRecordings, doomed: Vec<Doomed>) -> Result<(), RecordError> {
+    // Refused before the row goes: what is on an unplugged disk stays in the list.
+    doomed.iter().try_for_each(|doomed| recordings.may_remove(Path::new(&doomed.path)))?;
     let changes = doomed.iter().map(|doomed| Change::TrashRecording(doomed.id)).collect();
     recordings.commit(changes).await?;
     remove_files(recordings, doomed).await

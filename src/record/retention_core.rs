@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::ledger::clock_core;
 use crate::nvr::snapshot::Forecast;
 
 const DAY_MS: i64 = 86_400_000;
@@ -185,7 +186,9 @@ impl<'a> Planner<'a> {
     fn is_expired(&self, head: &Candidate) -> bool {
         let days = self.retention_days(head.stream_id);
         let oldest_ms = self.facts.now_ms.saturating_sub(i64::from(days) * DAY_MS);
-        days > 0 && self.facts.is_clock_trusted && head.end_ms < oldest_ms
+        // What was made before the clock was set is of unknown age: it goes when space is needed.
+        let has_age = self.facts.is_clock_trusted && clock_core::is_set(head.end_ms);
+        days > 0 && has_age && head.end_ms < oldest_ms
     }
 
     fn retention_days(&self, stream_id: u32) -> u32 {

@@ -6,9 +6,13 @@ use super::*;
 
 const MB: u64 = 1_000_000;
 
+/// The zero of the times below.
+const ZERO_S: i64 = clock_core::SET_SINCE_MS / 1000;
+
 /// Recordings of 10 s and 1 MB: (id, stream, start in seconds).
 fn candidate(id: u64, stream_id: u32, start_s: i64) -> Candidate {
-    Candidate { id, stream_id, start_ms: start_s * 1000, end_ms: start_s * 1000 + 10_000, size: MB }
+    let start_ms = (ZERO_S + start_s) * 1000;
+    Candidate { id, stream_id, start_ms, end_ms: start_ms + 10_000, size: MB }
 }
 
 fn facts(now_s: i64, recordings: &[Candidate], disk: Option<(u64, u64)>, rate: u64) -> Facts {
@@ -18,7 +22,7 @@ fn facts(now_s: i64, recordings: &[Candidate], disk: Option<(u64, u64)>, rate: u
         stream.bytes += recording.size;
         stream.bytes_per_s = rate;
     }
-    Facts { now_ms: now_s * 1000, is_clock_trusted: true, disk, streams }
+    Facts { now_ms: (ZERO_S + now_s) * 1000, is_clock_trusted: true, disk, streams }
 }
 
 /// Runs a round as the shell does: ids in the order in which they go.
@@ -63,6 +67,8 @@ fn what_is_too_old_goes_oldest_first_and_per_stream() {
     let own = Override { retention_days: Some(0), max_storage_size: None };
     policy.overrides.insert(1, own);
     assert_eq!(deleted(&policy, now.clone(), &recordings).0, [1]);
+    let undated = recordings.map(|c| Candidate { end_ms: c.end_ms - ZERO_S * 1000, ..c });
+    assert_eq!(deleted(&policy, now.clone(), &undated).0, [0; 0]);
     let unsure = Facts { is_clock_trusted: false, ..now };
     assert_eq!(deleted(&policy, unsure, &recordings).0, [0; 0]);
 }
@@ -127,7 +133,7 @@ fn the_forecast_says_how_long_and_from_when_it_is_too_short() {
     let kept = forecast[0].days_kept.expect("it is written");
     assert!((kept - 5.0).abs() < 0.01, "{kept}");
     assert_eq!(forecast[0].days_wished, Some(30));
-    assert_eq!(forecast[0].short_from_ms, Some(432_000_000));
+    assert_eq!(forecast[0].short_from_ms, Some(ZERO_S * 1000 + 432_000_000));
     // One that wants only a day leaves its room to the other.
     let own = Override { retention_days: Some(1), max_storage_size: None };
     let policy = Policy { overrides: [(0, own)].into(), ..policy };
