@@ -5,6 +5,7 @@ not lead off this machine, a storage path not out of the test's directory, and a
 the other tests out. Invalid requests go as they were made.
 """
 
+import datetime
 import itertools
 import json
 import os
@@ -74,6 +75,10 @@ def put_right(path, body):
     if path == "/api/v1/settings":
         if "storage_path" in body:
             body["storage_path"] = STORAGE
+        if "swap_path" in body:
+            body["swap_path"] = os.path.dirname(STORAGE) + "/swap"
+        if "swap_size" in body:
+            body["swap_size"] = min(body["swap_size"], 64 << 20)  # what any disk has room for
         if "web_auth_enabled" in body:
             body["web_auth_enabled"] = True  # else the check for missing authentication finds none
         if "max_streams" in body:
@@ -91,6 +96,12 @@ def before_call(context, case, kwargs):
         if id % 2 == 0:
             # The odd ones stay as they are: mostly ids that don't exist.
             case.path_parameters["id"] = unused_stream() if case.method == "DELETE" else 0
+    query = case.query if isinstance(case.query, dict) else {}
+    if "start" in query and "end" in query:
+        # Each is valid by itself, but time goes one way only.
+        start, end = (datetime.datetime.fromisoformat(query[name]) for name in ("start", "end"))
+        if end <= start:
+            del query["end"]
     if isinstance(case.body, dict):
         put_right(case.path, case.body)
 
