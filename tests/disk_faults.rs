@@ -285,7 +285,7 @@ fn commands_that_a_silent_disk_holds_up_are_answered_and_reads_go_on() {
         while deletes.iter().any(|delete| !delete.is_finished()) {
             let asked = Instant::now();
             nvr.json("GET", "/api/v1/streams", None);
-            nvr.json("GET", &path, None);
+            nvr.json("GET", "/api/v1/recordings", None);
             assert!(asked.elapsed() < READ_WITHIN, "reads took {:?}", asked.elapsed());
             wait::pause(Duration::from_millis(50));
         }
