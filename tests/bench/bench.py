@@ -49,7 +49,7 @@ def make_clip():
         part = OUT / "farm-part.h264"
         subprocess.run(["ffmpeg", "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", source, "-t",
                         str(CLIP_SECONDS), "-c:v", "libx264", "-preset", "veryfast", "-bf", "0", "-g", "30",
-                        "-b:v", "4M", "-minrate", "4M", "-maxrate", "4M", "-bufsize", "4M", "-x264-params",
+                        "-sc_threshold", "0", "-b:v", "4M", "-minrate", "4M", "-maxrate", "4M", "-bufsize", "4M", "-x264-params",
                         "nal-hrd=cbr", "-f", "h264", part], check=True)
         part.rename(clip)
     return clip
