@@ -15,7 +15,7 @@ use rig::nvr::{Nvr, PASSWORD};
 use rig::process::run_silently;
 use rig::temp_dir::TempDir;
 use rig::webdriver::Browser;
-use rig::{mp4, target_dir, test_file, wait, ws};
+use rig::{mp4, target_dir, wait, ws};
 
 const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
 const PLAYED_WITHIN: Duration = Duration::from_secs(60);
@@ -302,12 +302,13 @@ fn ffmpeg_and_gstreamer_play_it() {
         ffmpeg.args(["-i", &url, "-t", "6", "-f", "null", "-"]);
         run_silently(&mut ffmpeg);
     }
-    let url = format!("http://admin:{PASSWORD}@{}{}/playlist.m3u8", nvr.addr, base(0));
+    // GStreamer's demuxers don't hand a login on to what they fetch.
+    nvr.set(r#"{"web_auth_enabled":false}"#);
+    let url = format!("http://{}{}/playlist.m3u8", nvr.addr, base(0));
     let mut gst = Command::new("timeout");
-    gst.args(["--preserve-status", "-s", "INT", "20", "gst-launch-1.0", "-q", "-e"]);
-    gst.args(["souphttpsrc", &format!("location={url}"), "user-id=admin"]);
-    gst.args([&format!("user-pw={PASSWORD}"), "!", "hlsdemux", "!", "qtdemux", "!", "h264parse"]);
-    gst.args(["!", "identity", "eos-after=60", "!", "fakesink"]);
+    gst.args(["-k", "1", "40", "gst-launch-1.0", "-q", "uridecodebin3", &format!("uri={url}")]);
+    gst.args(["caps=video/x-h264", "!", "h264parse", "!", "identity", "eos-after=60"]);
+    gst.args(["!", "fakesink"]);
     let out = gst.output().expect("gst-launch starts");
     println!("gst-launch: {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success());
@@ -327,7 +328,7 @@ fn hls_js_plays_close_to_live_without_a_stall() {
         browser.run(&format!("{library}\n; window.Hls = this.Hls || self.Hls || Hls"));
         let url = format!("http://{}{}/playlist.m3u8", nvr.addr, base(0));
         browser.run(&format!(
-            "window.stalls = 0; window.fatal = ''; window.worst = 0; \
+            "window.from = undefined; window.stalls = 0; window.fatal = ''; window.worst = 0; \
              const v = window.v = document.createElement('video'); v.muted = true; \
              document.body.append(v); \
              const hls = window.hls = new Hls({{lowLatencyMode: true, enableWorker: false}}); \
@@ -335,9 +336,10 @@ fn hls_js_plays_close_to_live_without_a_stall() {
                if (data.details === 'bufferStalledError') stalls += 1; }}); \
              hls.loadSource('{url}'); hls.attachMedia(v); v.play().catch(() => {{}})"
         ));
-        let last = wait::until(&format!("{name} plays past 10 s"), PLAYED_WITHIN, || {
+        let last = wait::until(&format!("{name} plays for 10 s"), PLAYED_WITHIN, || {
             let state = browser.run(
-                "return [v.currentTime, stalls, fatal, hls.latency || 0, v.videoWidth, \
+                "if (v.currentTime > 0) window.from ??= v.currentTime; \
+                 return [v.currentTime - (window.from ?? v.currentTime), stalls, fatal, hls.latency || 0, v.videoWidth, \
                  v.getVideoPlaybackQuality().totalVideoFrames, v.error ? v.error.message : '']",
             );
             let items = state.items();
