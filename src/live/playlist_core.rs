@@ -12,9 +12,10 @@ use super::window_core::{Epoch, Segment, TARGET_S, Window};
 use crate::media::format::AudioCodec;
 use crate::system::clock;
 
-const SECOND: i64 = 90_000;
-/// Parts are listed of segments that end within three target durations (RFC 8216bis section 4.4.4.9).
-const PARTS_TICKS: i64 = 3 * TARGET_S * SECOND;
+/// Parts are listed of this many segments at the end, the open one included. They are for players at the
+/// edge, and must go three target durations from the end (RFC 8216bis section 4.4.4.9), which strict
+/// readers take for three segments. They can be fetched for as long as their segment.
+const PARTS_SEGMENTS: u64 = 3;
 
 /// What a request for a playlist waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,8 @@ pub fn encode_playlist(window: &Window) -> Option<String> {
     if window.listed().all(|segment| segment.is_independent) {
         out.push_str("#EXT-X-INDEPENDENT-SEGMENTS\n");
     }
-    let (mut map, mut to_come) = (None, complete);
+    let (open, _) = window.next_part();
+    let mut map = None;
     for segment in window.listed() {
         if segment.is_discontinuity {
             out.push_str("#EXT-X-DISCONTINUITY\n");
@@ -76,8 +78,7 @@ pub fn encode_playlist(window: &Window) -> Option<String> {
         if map.replace(segment.epoch.number) != Some(segment.epoch.number) {
             let _ = writeln!(out, "#EXT-X-MAP:URI=\"init_{}.mp4\"", segment.epoch.number);
         }
-        to_come -= segment.ticks.unwrap_or(0);
-        write_segment(&mut out, segment, to_come < PARTS_TICKS);
+        write_segment(&mut out, segment, segment.number + PARTS_SEGMENTS > open);
     }
     let (number, part) = window.next_part();
     let _ = writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part_{number}_{part}.m4s\"");
@@ -111,8 +112,9 @@ fn part_target_ms(window: &Window) -> i64 {
     (longest + 89) / 90
 }
 
+/// Rounded to the nearest; nothing lasts no time.
 fn ms(ticks: i64) -> i64 {
-    (ticks + 45) / 90
+    ((ticks + 45) / 90).max(1)
 }
 
 /// Milliseconds, shown as seconds with three decimals.

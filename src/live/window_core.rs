@@ -139,6 +139,8 @@ pub struct Window {
     interval: i64,
     is_interval_known: bool,
     part_target: i64,
+    /// The distance of frames that it was made for.
+    target_interval: i64,
 }
 
 impl Window {
@@ -161,7 +163,8 @@ impl Window {
             last_dts: 0,
             interval: INTERVAL_DEFAULT,
             is_interval_known: false,
-            part_target: PART_TICKS,
+            part_target: part_target(INTERVAL_DEFAULT),
+            target_interval: INTERVAL_DEFAULT,
         };
         window.set_window_s(window_s);
         window
@@ -359,12 +362,20 @@ impl Window {
 
     fn note_interval(&mut self, step: i64) {
         if self.is_interval_known {
-            self.interval += (step - self.interval) / 8;
+            // One frame that is missing says little about the others.
+            self.interval += (step.min(self.interval * 3 / 2 + 8) - self.interval) / 8;
         } else {
             (self.interval, self.is_interval_known) = (step, true);
-            self.part_target = part_target(step);
+            self.retarget();
         }
         self.interval = self.interval.clamp(1, GAP_TICKS_MAX);
+    }
+
+    /// Parts are to be at least 85 % of the target (RFC 8216bis section 4.4.4.9), those listed before too:
+    /// it only moves with a real change of the frame rate.
+    fn retarget(&mut self) {
+        self.target_interval = self.interval;
+        self.part_target = part_target(self.interval);
     }
 
     fn begin_epoch(&mut self, packet: &Packet, format: &Arc<VideoFormat>) {
@@ -387,7 +398,9 @@ impl Window {
     }
 
     fn begin_segment(&mut self, epoch: Rc<Epoch>, packet: &Packet, is_discontinuity: bool) {
-        self.part_target = part_target(self.interval);
+        if (self.interval - self.target_interval).abs() * 5 > self.target_interval {
+            self.retarget();
+        }
         // Sound that came behind the last part goes with this segment.
         let before = self.segments.back().filter(|_| !is_discontinuity);
         let first = before.and_then(|s| s.parts.last()).map_or(self.end(), |part| part.end);
@@ -414,8 +427,9 @@ impl Window {
         let Some(OpenPart { first, start, is_independent }) = self.open.take() else { return };
         // Sound that came between two parts belongs to the later one.
         let first = segment.parts.last().map_or(segment.first, |part| part.end).min(first);
-        let usual = (self.last_dts + interval).min(start + target).max(self.last_dts + 1);
-        let until = next.filter(|next| next - start <= target).unwrap_or(usual);
+        // A frame that is late does not make the part longer than parts may be, nor shorter.
+        let until = next.unwrap_or(self.last_dts + interval);
+        let until = until.min(start + target).max(self.last_dts + 1);
         let (ticks, last_ticks) = (until - start, until - self.last_dts);
         segment.parts.push(Part { first, end, start, ticks, last_ticks, is_independent });
     }
