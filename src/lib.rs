@@ -9,6 +9,7 @@ pub mod buffer;
 pub mod config;
 pub mod http;
 pub mod ingest;
+pub mod live;
 pub mod media;
 pub mod nvr;
 pub mod record;

@@ -29,6 +29,7 @@ fn high_profile_is_parsed() {
         width: 320,
         height: 180,
         is_interlaced: false,
+        is_full_range: false,
         fps_milli: 15_000,
         reorder_frames: Some(2),
     };
