@@ -15,20 +15,20 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("http", &["api::wire", "nvr::snapshot", "system"]),
     ("ingest", &["config", "media", "system"]),
     ("lib", &[]),
-    ("live", &["media"]),
+    ("live", &["api::wire", "http::rate_core", "http::viewer", "media", "system"]),
     ("main", &[]),
     ("media", &[]),
     // The owner of all state puts the parts together.
     (
         "nvr",
         &[
-            "VERSION", "api", "args", "config", "http", "media", "record", "store", "stream",
-            "system",
+            "VERSION", "api", "args", "config", "http", "live", "media", "record", "store",
+            "stream", "system",
         ],
     ),
     ("record", &["buffer", "media", "nvr::snapshot", "store", "stream", "system"]),
     ("store", &["config", "media", "system"]),
-    ("stream", &["buffer", "config", "ingest", "media", "nvr::snapshot", "system"]),
+    ("stream", &["buffer", "config", "ingest", "live::feed", "media", "nvr::snapshot", "system"]),
 ];
 /// `system` stands on nothing.
 const EDGES_OF_SYSTEM: (&str, &[&str]) = ("system", &[]);

@@ -18,6 +18,7 @@ pub mod render;
 pub mod route;
 pub mod serve;
 pub mod settings;
+pub mod streaming;
 pub mod streams;
 pub mod system;
 pub mod wire;
@@ -89,6 +90,8 @@ pub enum Reply {
     Page { body: String, next: Option<String> },
     /// A file that the gate sends, with ranges and conditions.
     File(FileReply),
+    /// The live service serves the connection itself.
+    Live(wire::LiveOrder),
 }
 
 /// What the gate needs to send a file.
@@ -138,6 +141,8 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Download(id) => recordings::download(ctx, id),
         Route::System => system::get(ctx),
         Route::Settings => Ok(settings::get(ctx)),
+        Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
+        Route::LiveSocket(id) => streaming::socket(ctx, id),
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
         Route::Asset(asset) => Ok(page::get(asset)),

@@ -1,4 +1,9 @@
-//! Live view: what viewers get of a stream while they look.
+//! Live view: what a stream delivers now, for whoever watches.
+//!
+//! In here: the recent packets of a stream in a budget of their own, HLS, fragmented MP4 over WebSocket,
+//! and who may watch. Runs as tasks of the gate on the executor, once the REST layer has authorised a
+//! request. A slow viewer loses frames, never memory; the recorder does not notice that anyone watches.
 
 pub mod picture_codec;
 pub mod picture_core;
+pub mod service;

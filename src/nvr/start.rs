@@ -29,6 +29,7 @@ use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::auth::{self, Auth};
 use crate::http::gate::{Gate, GateConfig};
 use crate::http::listener;
+use crate::live::service::Live;
 use crate::record::disk::Disks;
 use crate::record::open::OpenRecordings;
 use crate::record::{check as record_check, recovery};
@@ -155,6 +156,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     let parts = Parts {
         executor: Rc::clone(&executor),
         auth: Rc::new(Auth::new(phc, codec.clone())),
+        live: Rc::new(Live::new()),
         codec,
         recordings: OpenRecordings::new(store, store_pool, disks, root, next_recording_id),
         cell: SnapshotCell::new(Snapshot {
@@ -195,12 +197,14 @@ async fn serve_all(
     };
     let socket = socket_path(&data_dir);
     let server = serve::start(&socket, Arc::new(ctx)).map_err(|error| format!("API: {error}"))?;
-    let gate = Gate::new(GateConfig::new(
+    let mut gate_config = GateConfig::new(
         socket,
         parts.cell.clone(),
         Rc::clone(&parts.auth),
         rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    ));
+    );
+    gate_config.live = Some(Rc::<Live>::clone(&parts.live));
+    let gate = Gate::new(gate_config);
     let (listeners, listener_receiver) = bounded(1);
     listeners.send(listening).await.map_err(|error| error.to_string())?;
     let nvr = Nvr::new(parts, loaded.settings, loaded.next_stream_id);

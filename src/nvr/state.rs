@@ -16,6 +16,7 @@ use super::snapshot::{Snapshot, SnapshotCell, StreamStatus, StreamView};
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
 use crate::http::auth::Auth;
+use crate::live::service::Live;
 use crate::record::RecordError;
 use crate::record::cut_core::CutConfig;
 use crate::record::open::OpenRecordings;
@@ -58,6 +59,7 @@ pub struct Parts {
     pub codec: Pool,
     pub recordings: Rc<OpenRecordings>,
     pub auth: Rc<Auth>,
+    pub live: Rc<Live>,
     pub cell: SnapshotCell,
     pub started: Instant,
 }
