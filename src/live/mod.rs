@@ -4,6 +4,7 @@
 //! and who may watch. Runs as tasks of the gate on the executor, once the REST layer has authorised a
 //! request. A slow viewer loses frames, never memory; the recorder does not notice that anyone watches.
 
+pub mod mjpeg_core;
 pub mod picture_codec;
 pub mod picture_core;
 pub mod service;
