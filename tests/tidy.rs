@@ -39,7 +39,7 @@ const DOORS: [(&str, &[&str]); 22] = [
     ("argon2", &["http/auth.rs", "http/password.rs"]),
     ("async_io", &["http/", "ingest/"]),
     ("async_signal", &["system/signal.rs"]),
-    ("base64", &["http/auth.rs", "ingest/", "nvr/start.rs"]),
+    ("base64", &["http/auth.rs", "ingest/", "live/ws_core.rs", "nvr/start.rs"]),
     ("getrandom", &["http/password.rs", "ingest/", "nvr/start.rs", "stream/supervisor.rs"]),
     ("heapless", &["http/", "ingest/", "media/"]),
     ("httparse", &["http/"]),

@@ -97,6 +97,8 @@ mod tests {
             check_range(&field("buffer_size"), &settings::BUFFER_SIZE_RANGE);
             check_range(&field("swap_size"), &settings::SWAP_SIZE_RANGE);
             check_range(&field("segment_seconds"), &settings::SEGMENT_SECONDS_RANGE);
+            check_range(&field("hls_window_seconds"), &settings::HLS_WINDOW_SECONDS_RANGE);
+            check_range(&field("max_viewers"), &settings::MAX_VIEWERS_RANGE);
         }
         let document = document();
         let list = at(&document, &["paths", "/api/v1/recordings", "get", "parameters"]);

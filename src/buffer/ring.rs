@@ -45,8 +45,9 @@ impl Ring {
         self.bytes_max = bytes_max;
     }
 
-    /// Numbers `packet` and appends it, making room at the old end where there is none.
-    pub fn push(&mut self, mut packet: Packet) {
+    /// Numbers `packet` and appends it, making room at the old end where there is none. Gives it back
+    /// shared, whether there was room or not.
+    pub fn push(&mut self, mut packet: Packet) -> Arc<Packet> {
         packet.seq = self.next_seq;
         self.next_seq += 1;
         if packet.is_video_key() {
@@ -57,12 +58,14 @@ impl Ring {
             // Emptied: what this packet refers to went with the rest, unless it starts anew.
             self.is_skipping = self.packets.is_empty() && !packet.is_video_key();
         }
+        let packet = Arc::new(packet);
         if self.is_skipping {
             self.dropped += 1;
-            return;
+        } else {
+            self.bytes += packet.cost_bytes();
+            self.packets.push_back(Arc::clone(&packet));
         }
-        self.bytes += packet.cost_bytes();
-        self.packets.push_back(Arc::new(packet));
+        packet
     }
 
     /// Takes the oldest packet.

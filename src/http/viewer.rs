@@ -52,11 +52,6 @@ impl<'a> Viewer<'a> {
         self.request.is_head()
     }
 
-    /// The request's `Range`, as sent.
-    pub fn range(&self) -> Option<&str> {
-        self.request.fields.range.as_deref()
-    }
-
     /// The key of a request to become a WebSocket.
     pub fn websocket_key(&self) -> Option<&str> {
         self.request.websocket_key.as_deref()

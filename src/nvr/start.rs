@@ -22,7 +22,7 @@ use super::apply::Applier;
 use super::command::command_queue;
 use super::gauges::Gauges;
 use super::snapshot::{Snapshot, SnapshotCell};
-use super::state::{Nvr, Parts};
+use super::state::{Nvr, Parts, live_config};
 use crate::api::serve;
 use crate::args::RunArgs;
 use crate::config::stream::{StreamConfig, StreamPatch};
@@ -156,7 +156,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     let parts = Parts {
         executor: Rc::clone(&executor),
         auth: Rc::new(Auth::new(phc, codec.clone())),
-        live: Rc::new(Live::new()),
+        live: Rc::new(Live::new(live_config(&loaded.settings))),
         codec,
         recordings: OpenRecordings::new(store, store_pool, disks, root, next_recording_id),
         cell: SnapshotCell::new(Snapshot {

@@ -16,7 +16,7 @@ use super::snapshot::{Snapshot, SnapshotCell, StreamStatus, StreamView};
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
 use crate::http::auth::Auth;
-use crate::live::service::Live;
+use crate::live::service::{Live, LiveConfig};
 use crate::record::RecordError;
 use crate::record::cut_core::CutConfig;
 use crate::record::open::OpenRecordings;
@@ -138,7 +138,13 @@ impl Nvr {
     fn start_stream(&self, config: &StreamConfig) -> Running {
         let ring_bytes = self.ring_bytes();
         let (changed, started) = (self.changed.clone(), self.parts.started);
-        let hub = Rc::new(Hub::new(ring_bytes, config.record, changed, started));
+        let hub = Rc::new(Hub::new(
+            ring_bytes,
+            config.record,
+            changed,
+            started,
+            self.parts.live.feed(config.id),
+        ));
         let cut = Rc::new(RefCell::new(self.cut_config(config)));
         let (recorder_stop, recorder_stopped) = stop_pair();
         let recordings = Rc::clone(&self.parts.recordings);
@@ -198,11 +204,13 @@ impl Nvr {
         if let Some(running) = removed.and_then(|stream| stream.running) {
             stop(running).await;
         }
+        self.parts.live.remove(id);
     }
 
     /// Puts changed settings into force, for the streams that run too.
     pub fn change_settings(&self, settings: Settings) {
         self.parts.recordings.set_root(settings.storage_path.clone().into());
+        self.parts.live.set_config(live_config(&settings));
         *self.settings.borrow_mut() = settings;
         for stream in self.streams.borrow().values() {
             if let Some(running) = &stream.running {
@@ -287,6 +295,14 @@ impl Nvr {
             }
             *self.round_error.borrow_mut() = is;
         }
+    }
+}
+
+/// What the settings say about live view.
+pub fn live_config(settings: &Settings) -> LiveConfig {
+    LiveConfig {
+        hls_window_seconds: settings.hls_window_seconds,
+        max_viewers: usize::from(settings.max_viewers),
     }
 }
 

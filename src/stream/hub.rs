@@ -4,6 +4,7 @@
 //! connect (`supervisor`), what is written (`record/`). Lives on the executor; nothing blocks.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use super::meter_core::Meter;
 use super::wall_core::RunClock;
 use crate::buffer::ring::Ring;
 use crate::ingest::{SourceEvent, Unit};
+use crate::live::feed::Feed;
 use crate::media::format::{AudioFormat, VideoFormat};
 use crate::media::packet::{Packet, Run, Track};
 use crate::nvr::snapshot::{Actual, StreamStatus};
@@ -48,6 +50,8 @@ pub struct Hub {
     ready: Receiver<()>,
     /// Told when something changed that the snapshot shows.
     changed: Sender<()>,
+    /// Whoever watches.
+    live: Rc<Feed>,
 }
 
 /// What the API shows of a hub.
@@ -65,6 +69,7 @@ impl Hub {
         is_recording: bool,
         changed: Sender<()>,
         started: Instant,
+        live: Rc<Feed>,
     ) -> Self {
         let (wake, ready) = bounded(1);
         let state = State {
@@ -80,7 +85,7 @@ impl Hub {
             advice: Vec::new(),
             record_error: None,
         };
-        Self { state: RefCell::new(state), started, wake, ready, changed }
+        Self { state: RefCell::new(state), started, wake, ready, changed, live }
     }
 
     fn now_ms(&self) -> u64 {
@@ -153,10 +158,14 @@ impl Hub {
         {
             state.video = Some(Arc::clone(format));
         }
-        if state.is_recording {
-            state.ring.push(packet);
+        let packet = if state.is_recording {
+            let packet = state.ring.push(packet);
             self.wake_recorder();
-        }
+            packet
+        } else {
+            Arc::new(packet)
+        };
+        self.live.push(packet);
         if is_video && state.status != StreamStatus::Connected {
             state.status = StreamStatus::Connected;
             state.detail.clear();
@@ -168,6 +177,12 @@ impl Hub {
     pub fn end_run(&self) {
         self.state.borrow_mut().run = None;
         self.wake_recorder();
+        self.live.end_run();
+    }
+
+    /// Whether somebody watches: then packets should come at once.
+    pub fn is_watched(&self) -> bool {
+        self.live.is_watched()
     }
 
     /// Sets what the API shows while there is no video.
