@@ -15,7 +15,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::picture_core::{self, PIXELS_MAX, Picture, Plane};
 use crate::media::format::{VideoCodec, VideoFormat};
-use crate::media::packet::{Packet, Track};
+use crate::media::packet::Packet;
 
 /// Small letters of a test pattern stay clean, and 1080p takes 200 to 500 kB.
 const QUALITY: u8 = 80;
@@ -62,9 +62,9 @@ impl VideoDecoder {
         Ok(Self { format: Arc::clone(format), h264, is_full_range })
     }
 
-    /// Whether packets of this track are for this decoder.
-    pub fn is_for(&self, track: &Track) -> bool {
-        matches!(track, Track::Video(format) if *format == self.format)
+    /// Whether it was opened for this format.
+    pub fn is_for(&self, format: &Arc<VideoFormat>) -> bool {
+        self.format == *format
     }
 
     /// Decodes `packets`, which follow on what was decoded before or begin with a keyframe, and makes a picture
@@ -224,7 +224,7 @@ mod tests {
     use crate::ingest::SourceEvent;
     use crate::ingest::pattern_core::read_code;
     use crate::ingest::testpattern::{PatternRequest, run};
-    use crate::media::packet::Run;
+    use crate::media::packet::{Run, Track};
     use crate::system::pool::Pool;
 
     /// The first packets of a test pattern.

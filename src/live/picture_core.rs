@@ -12,53 +12,75 @@ use crate::media::nal;
 /// takes; as planes that are 14 MB, and a camera's JPEG of this size is 28 MB between its decoding and its
 /// scaling.
 pub const PIXELS_MAX: u32 = 4096 * 2304;
+/// Memory of one decoder: 3840x2160 with four reference pictures, 1080p with sixteen.
+pub const DECODER_BYTES_MAX: usize = 96 << 20;
+/// What openh264 holds besides the reference pictures: the present one, one to be given out, and what it knows of
+/// their macroblocks.
+const PICTURES_MORE: usize = 3;
+
+/// What a stream is answered that is not decoded here: each says why, and what can show it.
+pub const H265: &str = "H.265 is not decoded here; use HLS: hls/playlist.m3u8 of this stream";
+const INTERLACED: &str =
+    "interlaced H.264 is not decoded here; use HLS: hls/playlist.m3u8 of this stream";
+const MONOCHROME: &str =
+    "monochrome H.264 is not decoded here; use HLS: hls/playlist.m3u8 of this stream";
+const CHROMA_422: &str =
+    "H.264 with 4:2:2 chroma is not decoded here; use HLS: hls/playlist.m3u8 of this stream";
+const CHROMA_444: &str =
+    "H.264 with 4:4:4 chroma is not decoded here; use HLS: hls/playlist.m3u8 of this stream";
+const DEEP: &str =
+    "H.264 with more than 8 bits is not decoded here; use HLS: hls/playlist.m3u8 of this stream";
+const ODD_SETS: &str = "the parameter sets of this H.264 are not understood; use HLS: \
+                        hls/playlist.m3u8 of this stream";
+const LARGE: &str = "pictures this large are not decoded here; use HLS: hls/playlist.m3u8 of this \
+                     stream";
+/// When the decoder itself has said so.
+pub const BROKEN: &str = "the decoder makes no picture of this stream; use HLS: hls/playlist.m3u8 of \
+                          this stream";
 
 /// Why our decoder can't show this stream, in words that name what can; `None` if it can.
-pub fn why_undecodable(format: &VideoFormat) -> Option<String> {
-    let what = match format.codec {
-        VideoCodec::H265 => Some("H.265 is not decoded here".to_owned()),
+pub fn why_undecodable(format: &VideoFormat) -> Option<&'static str> {
+    let why = match format.codec {
+        VideoCodec::H265 => Some(H265),
         VideoCodec::Mjpeg => None,
         VideoCodec::H264 => why_undecodable_h264(format),
     };
-    let what = what.or_else(|| {
-        let pixels = u32::from(format.width) * u32::from(format.height);
-        let (width, height) = (format.width, format.height);
-        (pixels > PIXELS_MAX)
-            .then(|| format!("a picture of {width}x{height} is too large to be decoded here"))
-    })?;
-    Some(explain_undecodable(&what))
+    let is_large = u32::from(format.width) * u32::from(format.height) > PIXELS_MAX
+        || decoder_bytes(format) > DECODER_BYTES_MAX;
+    why.or(is_large.then_some(LARGE))
 }
 
-/// What to do about a stream that is not decoded here.
-pub fn explain_undecodable(what: &str) -> String {
-    format!("{what}; use HLS: hls/playlist.m3u8 of this stream")
+/// Memory that a decoder of this stream takes, in bytes, roughly. JPEG needs none between two pictures.
+pub fn decoder_bytes(format: &VideoFormat) -> usize {
+    let Some(sps) = sps_of(format) else { return 0 };
+    let picture = usize::from(format.width) * usize::from(format.height) * 3 / 2;
+    picture * (usize::from(sps.ref_frames) + PICTURES_MORE)
 }
 
-fn why_undecodable_h264(format: &VideoFormat) -> Option<String> {
-    let sets = h264::parameter_sets(&format.decoder_config);
-    let Some(sps) = sets.and_then(|(sps, _)| Sps::parse(sps).ok()) else {
-        return Some("the parameter sets of this H.264 are not understood".to_owned());
-    };
-    let chroma = match sps.chroma_format_idc {
-        1 => None,
-        0 => Some("monochrome"),
-        2 => Some("4:2:2"),
-        _ => Some("4:4:4"),
-    };
-    let depth = sps.bit_depth_luma.max(sps.bit_depth_chroma);
+fn sps_of(format: &VideoFormat) -> Option<Sps> {
+    let (sps, _) = h264::parameter_sets(&format.decoder_config)?;
+    Sps::parse(sps).ok()
+}
+
+fn why_undecodable_h264(format: &VideoFormat) -> Option<&'static str> {
+    let Some(sps) = sps_of(format) else { return Some(ODD_SETS) };
     if sps.is_interlaced {
-        Some("interlaced H.264 is not decoded here".to_owned())
-    } else if depth > 8 {
-        Some(format!("H.264 with {depth} bits is not decoded here"))
-    } else {
-        chroma.map(|chroma| format!("{chroma} H.264 is not decoded here"))
+        return Some(INTERLACED);
+    }
+    if sps.bit_depth_luma.max(sps.bit_depth_chroma) > 8 {
+        return Some(DEEP);
+    }
+    match sps.chroma_format_idc {
+        0 => Some(MONOCHROME),
+        1 => None,
+        2 => Some(CHROMA_422),
+        _ => Some(CHROMA_444),
     }
 }
 
 /// Whether the stream uses all values from 0 to 255, as JPEG does; cameras' H.264 mostly does not.
 pub fn is_full_range(format: &VideoFormat) -> bool {
-    let sets = h264::parameter_sets(&format.decoder_config);
-    sets.and_then(|(sps, _)| Sps::parse(sps).ok()).is_some_and(|sps| sps.is_full_range)
+    sps_of(format).is_some_and(|sps| sps.is_full_range)
 }
 
 /// The access unit `data` as a decoder takes it: Annex B, nothing but slices and parameter sets (layers of
@@ -285,7 +307,7 @@ mod tests {
         let words = why_undecodable(&h265).unwrap();
         assert!(words.contains("H.265") && words.contains("HLS"), "{words}");
         let large = VideoFormat { width: 8192, height: 4320, ..format(SPS_HIGH) };
-        assert!(why_undecodable(&large).unwrap().contains("8192x4320"));
+        assert!(why_undecodable(&large).unwrap().contains("this large"));
         let torn = VideoFormat { decoder_config: vec![1, 2, 3], ..format(SPS_HIGH) };
         assert!(why_undecodable(&torn).unwrap().contains("parameter sets"));
     }

@@ -97,6 +97,8 @@ pub struct Sps {
     /// Size in luma samples after cropping.
     pub width: u16,
     pub height: u16,
+    /// `max_num_ref_frames`, 0 to 16.
+    pub ref_frames: u8,
     pub is_interlaced: bool,
     /// Luma goes from 0 to 255 and not from 16 to 235 (`video_full_range_flag`).
     pub is_full_range: bool,
@@ -153,7 +155,7 @@ fn parse_sps(bits: &mut BitReader) -> Option<Result<Sps, String>> {
     };
     bits.ue_max(12)?; // log2_max_frame_num_minus4
     let order_type = parse_order_count(bits)?;
-    bits.ue_max(16)?; // max_num_ref_frames
+    let ref_frames = bits.ue_max(16)? as u8; // max_num_ref_frames
     bits.flag()?; // gaps_in_frame_num_value_allowed_flag
     let width_mbs = u64::from(bits.ue()?) + 1;
     let height_units = u64::from(bits.ue()?) + 1;
@@ -190,6 +192,7 @@ fn parse_sps(bits: &mut BitReader) -> Option<Result<Sps, String>> {
         bit_depth_chroma: chroma.depth_chroma,
         width,
         height,
+        ref_frames,
         is_interlaced,
         is_full_range: vui.is_full_range,
         fps_milli: vui.fps_milli,
