@@ -8,8 +8,8 @@ use crate::http::rate_core::PeerKey;
 
 /// How long an address counts as a viewer after a request.
 pub const HLS_VIEWER_MS: u64 = WINDOW_S_MIN as u64 * 1000;
-/// Viewers of one stream: half of a 512 MB board's WLAN is gone by then.
-pub const STREAM_VIEWERS_MAX: usize = 16;
+/// So many viewers may all watch one stream; of more places the other streams are left half.
+const STREAM_VIEWERS_FREE: usize = 8;
 
 #[derive(Debug)]
 struct Entry {
@@ -66,7 +66,7 @@ impl Viewers {
     ) -> Option<u64> {
         self.forget(now_ms);
         let of_stream = self.entries.iter().filter(|entry| entry.stream == stream).count();
-        if self.entries.len() >= max || of_stream >= STREAM_VIEWERS_MAX {
+        if self.entries.len() >= max || of_stream >= stream_max(max) {
             self.refused += 1;
             return None;
         }
@@ -80,6 +80,11 @@ impl Viewers {
             entry.asked.is_none_or(|(_, at)| now_ms.saturating_sub(at) < HLS_VIEWER_MS)
         });
     }
+}
+
+/// Viewers of one stream where there may be `max` in all.
+fn stream_max(max: usize) -> usize {
+    max.div_ceil(2).max(STREAM_VIEWERS_FREE).min(max)
 }
 
 #[cfg(test)]
@@ -105,11 +110,11 @@ mod tests {
     #[test]
     fn one_stream_does_not_take_all_places() {
         let mut viewers = Viewers::default();
-        let ids: Vec<_> = (0..STREAM_VIEWERS_MAX).filter_map(|_| viewers.open(0, 0, 100)).collect();
-        assert_eq!(ids.len(), STREAM_VIEWERS_MAX);
-        assert!(viewers.open(0, u64::MAX, 100).is_none());
-        assert!(viewers.open(1, 0, 100).is_some());
+        let ids: Vec<_> = (0..50).filter_map(|_| viewers.open(0, 0, 32)).collect();
+        assert_eq!(ids.len(), 16);
+        assert!(viewers.open(1, 0, 32).is_some());
         viewers.leave(ids[3]);
-        assert!(viewers.open(0, 0, 100).is_some());
+        assert!(viewers.open(0, 0, 32).is_some() && viewers.open(0, 0, 32).is_none());
+        assert_eq!([1, 2, 8, 9, 128].map(stream_max), [1, 2, 8, 8, 64]);
     }
 }
