@@ -111,7 +111,14 @@ impl Pictures {
         }
         self.decoder_bytes.set(self.decoder_bytes.get() + bytes);
         let (wake, woken) = bounded(1);
-        let board = Rc::new(Board { id, feed: Rc::clone(feed), seats: RefCell::default(), wake });
+        let board = Rc::new(Board {
+            id,
+            feed: Rc::clone(feed),
+            seats: RefCell::default(),
+            wake,
+            made: Cell::new(0),
+            crowded_out: Cell::new(0),
+        });
         let work = decode(Rc::clone(&board), woken, self.codec.clone());
         let stage = Rc::new(Stage {
             board,
@@ -205,7 +212,11 @@ struct Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.decoder_bytes.set(self.decoder_bytes.get() - self.bytes);
-        log::debug!("stream {}: decoder stopped", self.board.id);
+        let Board { id, made, crowded_out, .. } = &*self.board;
+        let (made, crowded_out) = (made.get(), crowded_out.get());
+        log::debug!(
+            "stream {id}: decoder stopped: {made} pictures, {crowded_out} times no codec thread free"
+        );
     }
 }
 
@@ -215,6 +226,9 @@ struct Board {
     feed: Rc<Feed>,
     seats: RefCell<Vec<Rc<Wish>>>,
     wake: Sender<()>,
+    /// Pictures decoded, and how often the codec pool was full.
+    made: Cell<u64>,
+    crowded_out: Cell<u64>,
 }
 
 /// What one viewer wants.
@@ -365,6 +379,7 @@ async fn decode(board: Rc<Board>, woken: Receiver<()>, codec: Pool) {
         match outcome {
             Ok(Ok(Some(shot))) => {
                 refused_keys = 0;
+                board.made.set(board.made.get() + 1);
                 last = place;
                 for (width, jpeg) in shot.jpegs {
                     board.give(shot.wall_ms, format.width, width, &Body::Made(jpeg));
@@ -381,6 +396,7 @@ async fn decode(board: Rc<Board>, woken: Receiver<()>, codec: Pool) {
             }
             Err(PoolError::Full) => {
                 progress = before;
+                board.crowded_out.set(board.crowded_out.get() + 1);
                 let _ = board.packet_after(seen).await;
             }
             Err(PoolError::Panicked) => progress.spoil(&gop),

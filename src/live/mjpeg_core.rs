@@ -14,9 +14,9 @@ pub const FIRST_BOUNDARY: &[u8] = b"--frame\r\n";
 /// Behind each part, sent with it: some viewers show a picture only when they have seen what ends it.
 pub const NEXT_BOUNDARY: &[u8] = b"\r\n--frame\r\n";
 
-/// Packets that are decoded in one go: 1 s at 30 fps, so that one stream does not keep a codec thread from the
-/// others while it makes up for what was missed.
-pub const BATCH_MAX: usize = 30;
+/// Packets that are decoded in one go, so that one stream does not keep a codec thread from the others, and from
+/// logins, while it makes up for what was missed: half a second for 1080p on a small board.
+pub const BATCH_MAX: usize = 15;
 
 /// The fields of one part, their empty line included. The time is the picture's capture, Unix seconds.
 pub fn encode_part_head(length: usize, wall_ms: i64) -> String {
@@ -208,10 +208,10 @@ mod tests {
     fn the_first_picture_is_the_keyframe_and_then_nothing_is_left_out() {
         let mut progress = Progress::default();
         assert!(take(&mut progress, &[]).is_empty());
-        let first = gop(1, 100, 40);
+        let first = gop(1, 100, 20);
         assert_eq!(take(&mut progress, &first), [100]);
-        assert_eq!(take(&mut progress, &first), (101..131).collect::<Vec<_>>());
-        assert_eq!(take(&mut progress, &first), (131..140).collect::<Vec<_>>());
+        assert_eq!(take(&mut progress, &first), (101..116).collect::<Vec<_>>());
+        assert_eq!(take(&mut progress, &first), (116..120).collect::<Vec<_>>());
         assert!(take(&mut progress, &first).is_empty());
         // Another keyframe, also one of another run with the same times, begins anew.
         assert_eq!(take(&mut progress, &gop(1, 200, 3)), [200, 201, 202]);

@@ -287,6 +287,11 @@ mod tests {
     const SPS_HIGH: &str = "6764000cacd941419f9f0110000003001000000301e0f1429960";
     const SPS_INTERLACED: &str =
         "677a0028b6cd94078044fcb8088000000300800000193130007a12000f427261807c58b658";
+    /// libx264, 64x64: High 4:2:2, High 10, High without chroma, High 4:4:4.
+    const SPS_422: &str = "677a000abcd94426c044000003000400000300283c489658";
+    const SPS_10_BIT: &str = "676e000aa6cd94426c044000000300400000030283c4896580";
+    const SPS_GRAY: &str = "6764000af365109b016c800000030080000005078912cb";
+    const SPS_444: &str = "67f4000a919b2884d808800000030080000005078912cb";
     const PPS: &str = "68ebe3cb22c0";
 
     fn bytes(hex: &str) -> Vec<u8> {
@@ -303,6 +308,15 @@ mod tests {
         assert_eq!(why_undecodable(&format(SPS_HIGH)), None);
         let words = why_undecodable(&format(SPS_INTERLACED)).unwrap();
         assert!(words.contains("interlaced") && words.contains("HLS"), "{words}");
+        for (sps, word) in [
+            (SPS_422, "4:2:2"),
+            (SPS_10_BIT, "8 bits"),
+            (SPS_GRAY, "monochrome"),
+            (SPS_444, "4:4:4"),
+        ] {
+            let words = why_undecodable(&format(sps)).unwrap();
+            assert!(words.contains(word) && words.contains("HLS"), "{words}");
+        }
         let h265 = VideoFormat { codec: VideoCodec::H265, ..format(SPS_HIGH) };
         let words = why_undecodable(&h265).unwrap();
         assert!(words.contains("H.265") && words.contains("HLS"), "{words}");
