@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod openapi;
 pub mod page;
 pub mod password;
+pub mod pictures;
 pub mod query;
 pub mod recording_list;
 pub mod recordings;
@@ -150,6 +151,8 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Settings => Ok(settings::get(ctx)),
         Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
         Route::LiveSocket(id) => streaming::socket(ctx, id),
+        Route::Mjpeg(id) => pictures::mjpeg(ctx, id, query),
+        Route::Snapshot(id) => pictures::snapshot(ctx, id, query),
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
         Route::Asset(asset) => Ok(page::get(asset)),

@@ -28,6 +28,10 @@ pub enum Route {
     Hls(u32, HlsFile),
     /// A stream's fragmented MP4 over WebSocket.
     LiveSocket(u32),
+    /// A stream as JPEG pictures one after the other.
+    Mjpeg(u32),
+    /// A stream's newest keyframe as a JPEG picture.
+    Snapshot(u32),
     System,
     Settings,
     Password,
@@ -74,6 +78,12 @@ pub fn parse_route(path: &str) -> Route {
         },
         ["api", "v1", "streaming", id, "live"] => {
             parse_id(id).map_or(Route::NotFound, Route::LiveSocket)
+        }
+        ["api", "v1", "streaming", id, "mjpeg"] => {
+            parse_id(id).map_or(Route::NotFound, Route::Mjpeg)
+        }
+        ["api", "v1", "streaming", id, "snapshot.jpg"] => {
+            parse_id(id).map_or(Route::NotFound, Route::Snapshot)
         }
         ["api", "v1", "system"] => Route::System,
         ["api", "v1", "settings"] => Route::Settings,
@@ -174,6 +184,8 @@ mod tests {
         check_route("/api/v1/recordings/18446744073709551615", Route::Recording(u64::MAX));
         check_route("/api/v1/recordings/7/download", Route::Download(7));
         check_route("/api/v1/streaming/7/live", Route::LiveSocket(7));
+        check_route("/api/v1/streaming/7/mjpeg", Route::Mjpeg(7));
+        check_route("/api/v1/streaming/7/snapshot.jpg", Route::Snapshot(7));
         let hls = |file| format!("/api/v1/streaming/3/hls/{file}");
         check_route(&hls("playlist.m3u8"), Route::Hls(3, HlsFile::Playlist));
         check_route(&hls("master.m3u8"), Route::Hls(3, HlsFile::Master));
@@ -207,6 +219,8 @@ mod tests {
             "/api/v1/recordings/7/download/",
             "/api/v1/streaming/7",
             "/api/v1/streaming/07/live",
+            "/api/v1/streaming/7/mjpeg/",
+            "/api/v1/streaming/7/snapshot",
             "/api/v1/streaming/7/hls/",
             "/api/v1/streaming/7/hls/seg_012.m4s",
             "/api/v1/streaming/7/hls/seg_.m4s",

@@ -39,15 +39,21 @@ pub enum LiveKind {
     Part,
     /// Fragmented MP4 over WebSocket.
     Socket,
+    /// Pictures one after the other; `width`, `fps`.
+    Mjpeg,
+    /// One picture; `width`.
+    Snapshot,
 }
 
-const LIVE_KINDS: [(LiveKind, &str); 6] = [
+const LIVE_KINDS: [(LiveKind, &str); 8] = [
     (LiveKind::Playlist, "playlist"),
     (LiveKind::Master, "master"),
     (LiveKind::Init, "init"),
     (LiveKind::Segment, "segment"),
     (LiveKind::Part, "part"),
     (LiveKind::Socket, "socket"),
+    (LiveKind::Mjpeg, "mjpeg"),
+    (LiveKind::Snapshot, "snapshot"),
 ];
 
 /// Arguments that an order has at most.

@@ -1,7 +1,7 @@
 //! The live service: takes the orders that the REST layer gives, each on its connection's task.
 //!
 //! In here: which feed an order is for, and whether one more viewer fits. Not in here: what is sent
-//! (`hls.rs`, `ws.rs`).
+//! (`hls.rs`, `ws.rs`, `jpeg.rs`, `snapshot.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,8 +9,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::feed::{Budget, Feed, Watching};
+use super::jpeg::Pictures;
+use super::snapshot::Snapshots;
 use super::viewers_core::Viewers;
-use super::{hls, ws};
+use super::{hls, jpeg, snapshot, ws};
 use crate::api::wire::{LiveKind, LiveOrder};
 use crate::http::viewer::{LiveService, Serving, Stop, Viewer};
 use crate::system::clock;
@@ -19,7 +21,7 @@ use crate::system::clock;
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// What somebody who is turned away is asked to wait, in seconds.
 const NO_PICTURE_RETRY_S: u32 = 2;
-const NO_ROOM_RETRY_S: u32 = 5;
+pub(super) const NO_ROOM_RETRY_S: u32 = 5;
 
 /// What the settings say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Live {
     viewers: RefCell<Viewers>,
     budget: Rc<Budget>,
     config: Cell<LiveConfig>,
+    pub(super) pictures: Pictures,
+    pub(super) snapshots: Snapshots,
     started: Instant,
 }
 
@@ -51,12 +55,14 @@ impl Drop for Place<'_> {
 }
 
 impl Live {
-    pub fn new(config: LiveConfig) -> Self {
+    pub fn new(config: LiveConfig, pictures: Pictures) -> Self {
         Self {
             feeds: RefCell::default(),
             viewers: RefCell::default(),
             budget: Rc::default(),
             config: Cell::new(config),
+            pictures,
+            snapshots: Snapshots::default(),
             started: Instant::now(),
         }
     }
@@ -128,6 +134,8 @@ impl LiveService for Live {
     fn serve<'a>(&'a self, order: &'a LiveOrder, viewer: Viewer<'a>) -> Serving<'a> {
         Box::pin(async move {
             match order.kind {
+                LiveKind::Mjpeg => jpeg::serve(self, order, viewer).await,
+                LiveKind::Snapshot => snapshot::serve(self, order, viewer).await,
                 LiveKind::Socket => ws::serve(self, order, viewer).await,
                 LiveKind::Playlist
                 | LiveKind::Master

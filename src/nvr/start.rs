@@ -33,6 +33,7 @@ use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::auth::{self, Auth};
 use crate::http::gate::{Gate, GateConfig};
 use crate::http::listener;
+use crate::live::jpeg::Pictures;
 use crate::live::service::Live;
 use crate::record::disk::Disks;
 use crate::record::open::OpenRecordings;
@@ -214,7 +215,10 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     let parts = Parts {
         executor: Rc::clone(&executor),
         auth: Rc::new(Auth::new(phc, codec.clone())),
-        live: Rc::new(Live::new(live_config(&loaded.settings))),
+        live: Rc::new(Live::new(
+            live_config(&loaded.settings),
+            Pictures::new(Rc::clone(&executor), codec.clone()),
+        )),
         codec,
         recordings: OpenRecordings::new(
             store,

@@ -11,6 +11,7 @@ use lightnvr::buffer::spill::Buffers;
 use lightnvr::config::settings::Settings;
 use lightnvr::config::stream::{StreamConfig, StreamPatch};
 use lightnvr::http::auth::Auth;
+use lightnvr::live::jpeg::Pictures;
 use lightnvr::live::service::Live;
 use lightnvr::nvr::snapshot::{Snapshot, SnapshotCell};
 use lightnvr::nvr::state::{Nvr, Parts, live_config};
@@ -79,7 +80,10 @@ impl Bench {
         let parts = Parts {
             executor: Rc::clone(executor),
             auth: Rc::new(Auth::new(String::new(), codec.clone())),
-            live: Rc::new(Live::new(live_config(&settings))),
+            live: Rc::new(Live::new(
+                live_config(&settings),
+                Pictures::new(Rc::clone(executor), codec.clone()),
+            )),
             codec,
             recordings,
             buffers: Buffers::new(64 << 20, started),
