@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use smol::future::FutureExt;
 
 use super::auth::Auth;
@@ -19,6 +19,7 @@ use super::rtsp_message::ITEM_BYTES_MAX;
 use super::session_core::{End, Memory, SessionCore};
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent};
+use crate::system::drive::Timer;
 
 /// From the name to the open connection.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
