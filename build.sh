@@ -19,7 +19,8 @@ usage: ./build.sh COMMAND
   build   the release binary, target/release/lightnvr
   check   the quick loop: rustfmt, clippy, unit tests, shellcheck, tidy test
   test    everything: check, release build, all tests against the release binary
-  bench   memory and CPU of the release binary; table here, figures in target/bench/latest.json
+  bench   CPU, memory and losses beside other recorders and the floor, half an hour; table here, figures in
+          target/bench/latest.json (more arguments go to tests/bench/bench.py, --help lists them)
   soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12
 USAGE
 }
@@ -191,15 +192,18 @@ cmd_soak() {
 cmd_bench() {
 	need_build
 	need_gst
+	need motion:motion gst-launch-1.0:gstreamer1.0-tools :gstreamer1.0-plugins-bad
 	release
-	/usr/bin/python3 tests/bench/bench.py
+	cargo build --release --locked --example camera_farm --example floor
+	/usr/bin/python3 tests/bench/bench.py "$@"
 }
 
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
 run) cmd_run "$@" ;;
-build | check | test | bench | soak)
+bench) cmd_bench "$@" ;;
+build | check | test | soak)
 	[ $# -eq 0 ] || die "$command takes no arguments"
 	"cmd_$command"
 	;;

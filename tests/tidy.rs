@@ -41,7 +41,7 @@ const EDGES_OF_SYSTEM: (&str, &[&str]) = ("system", &[]);
 /// `log` and `std` may be named everywhere.
 const DOORS: [(&str, &[&str]); 22] = [
     ("argon2", &["http/auth.rs", "http/password.rs"]),
-    ("async_io", &["http/", "ingest/"]),
+    ("async_io", &["http/", "ingest/", "system/drive.rs"]),
     ("async_signal", &["system/signal.rs"]),
     ("base64", &["http/auth.rs", "ingest/", "live/ws_core.rs", "nvr/start.rs"]),
     (

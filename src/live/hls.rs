@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smol::Timer;
 use smol::future::or;
 
 use super::feed::Feed;
@@ -22,6 +21,7 @@ use crate::api::wire::{LiveKind, LiveOrder};
 use crate::http::viewer::{Stop, Viewer};
 use crate::media::format::VideoCodec;
 use crate::media::packet::Packet;
+use crate::system::drive::Timer;
 
 /// A blocked reload ends after three target durations (RFC 8216bis section 6.2.5.2).
 const BLOCK_MAX: Duration = Duration::from_secs(3 * TARGET_S as u64);

@@ -40,7 +40,7 @@ use crate::record::open::OpenRecordings;
 use crate::record::{check as record_check, real_disk, rebuild};
 use crate::store::{Change, FILE_NAME, Loaded, Store, StoreError};
 use crate::system::pool::Pool;
-use crate::system::{log as log_thread, memory, signal, stats, wait};
+use crate::system::{drive, log as log_thread, memory, signal, stats, wait};
 
 /// SIGTERM to exit takes 3 s at most; what is not done by then is left for recovery.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(2700);
@@ -203,6 +203,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     if args.is_demo && loaded.streams.is_empty() {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
+    memory::keep_pictures_on_heap();
     memory::lock();
     let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
     let executor = Rc::new(LocalExecutor::new());
@@ -241,7 +242,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
         started,
     };
     let main = serve_all(args, data_dir, parts, loaded, down);
-    smol::block_on(executor.run(main))
+    drive::block_on(executor.run(main))
 }
 
 /// Runs until a signal comes.
@@ -314,7 +315,8 @@ async fn serve_all(
     say(&format!("LightNVR {} ready: http://{bound}/", crate::VERSION));
     let name = match early {
         Some(name) => name,
-        None => terminated.await,
+        // In a task of its own: this one is polled with every other.
+        None => executor.spawn(terminated).await,
     };
     log::info!("{}: stopping", name.map_err(|error| format!("signals: {error}"))?);
     let stopped = async {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
-use smol::{LocalExecutor, Task, Timer};
+use smol::{LocalExecutor, Task};
 
 use super::ledger::Ledger;
 use super::snapshot::{Forecast, Snapshot, SnapshotCell, StreamStatus, StreamView};
@@ -26,6 +26,7 @@ use crate::record::open::OpenRecordings;
 use crate::record::writer;
 use crate::stream::hub::{Hub, RingConfig};
 use crate::stream::supervisor;
+use crate::system::drive::Timer;
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopper, stop_pair};
 

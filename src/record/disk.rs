@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use super::RecordError;
 use crate::media::packet::Packet;
@@ -100,6 +100,10 @@ pub struct Created {
     pub name: String,
     /// A sync of it failed. Kept here, because the kernel tells each descriptor only once.
     is_torn: AtomicBool,
+    /// Bytes that are written, and the wall clock of their end in Unix milliseconds. Only jobs of the disk's thread
+    /// change them, so that a round knows what it syncs.
+    written: AtomicU64,
+    end_ms: AtomicI64,
 }
 
 /// Makes `<stream_id>/YYYYMMDD_HHMMSS.mp4` (`_2` and so on where that name is taken) and never touches a file that is
@@ -128,7 +132,14 @@ pub fn create(disk: &Arc<dyn Disk>, stream_id: u32, start_ms: i64) -> Result<Cre
 
 impl Created {
     fn new(disk: &Arc<dyn Disk>, file: Arc<dyn DiskFile>, name: String) -> Self {
-        Self { disk: Arc::clone(disk), file, name, is_torn: AtomicBool::new(false) }
+        Self {
+            disk: Arc::clone(disk),
+            file,
+            name,
+            is_torn: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            end_ms: AtomicI64::new(0),
+        }
     }
 
     /// An error at this file.
@@ -136,14 +147,20 @@ impl Created {
         RecordError::disk(Path::new(&self.name), error)
     }
 
-    /// Appends `heads` and then the packets' data, without copying them. On an error the file is cut back to `len`, as
-    /// far as the disk lets us.
+    /// Bytes that are written, and the wall clock of their end in Unix milliseconds.
+    pub fn progress(&self) -> (u64, i64) {
+        (self.written.load(Ordering::Relaxed), self.end_ms.load(Ordering::Relaxed))
+    }
+
+    /// Appends `heads` and then the packets' data, without copying them; what is written then ends at `end_ms`. On an
+    /// error the file is cut back to where it ended, as far as the disk lets us.
     pub fn append(
         &self,
-        len: u64,
         heads: &[&[u8]],
         packets: &[Arc<Packet>],
+        end_ms: i64,
     ) -> Result<(), RecordError> {
+        let (len, _) = self.progress();
         let mut slices: Vec<IoSlice<'_>> = heads
             .iter()
             .copied()
@@ -151,12 +168,16 @@ impl Created {
             .filter(|slice| !slice.is_empty())
             .map(IoSlice::new)
             .collect();
+        let more: usize = slices.iter().map(|slice| slice.len()).sum();
         self.file.append(len, &mut slices).map_err(|error| {
             if let Err(error) = self.file.set_len(len) {
                 log::warn!("{}: cutting back after a failed write: {error}", self.name);
             }
             self.failed(&error)
-        })
+        })?;
+        self.written.store(len + more as u64, Ordering::Relaxed);
+        self.end_ms.store(end_ms, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Overwrites small ranges in the head of the file.

@@ -32,8 +32,6 @@ struct Open {
     pool: Pool,
     /// What a power cut can't take back: `size` and `end_ms` are synced.
     row: RecordingRow,
-    written: u64,
-    written_end_ms: i64,
     /// Its name is permanent.
     is_named: bool,
     has_row: bool,
@@ -62,7 +60,7 @@ pub struct OpenRecordings {
     open: RefCell<BTreeMap<u64, Open>>,
 }
 
-/// What a round found of one file, before it was synced.
+/// What a round syncs of one file.
 struct Appended {
     id: u64,
     created: Arc<Created>,
@@ -139,7 +137,6 @@ impl OpenRecordings {
     ) -> Result<u64, RecordError> {
         let (root, Attached { disk, pool }) = self.attached()?;
         let start_ms = opening.start_ms;
-        let (end_ms, written) = (fragment.end_ms, opening.init.len() as u64 + fragment.len);
         let own = self.own.clone();
         let (at_root, to_look_at) = (root.clone(), Arc::clone(&disk));
         let job = move || {
@@ -149,7 +146,7 @@ impl OpenRecordings {
             let created = disk::create(&disk, stream_id, start_ms)?;
             own.insert(path_of(&at_root, &created));
             let heads: [&[u8]; 2] = [&opening.init, &fragment.head];
-            if let Err(error) = created.append(0, &heads, &fragment.packets) {
+            if let Err(error) = created.append(&heads, &fragment.packets, fragment.end_ms) {
                 created.discard();
                 own.remove(&path_of(&at_root, &created));
                 return Err(error);
@@ -177,8 +174,6 @@ impl OpenRecordings {
             created: Arc::new(created),
             pool,
             row,
-            written,
-            written_end_ms: end_ms,
             is_named: false,
             has_row: false,
             is_finishing: false,
@@ -189,24 +184,21 @@ impl OpenRecordings {
         Ok(id)
     }
 
-    /// Appends a fragment to recording `id`.
+    /// Appends a fragment to recording `id`. To be called again only when this has ended.
     pub async fn append(&self, id: u64, fragment: Fragment) -> Result<(), RecordError> {
-        let Some((created, pool, len, fault)) = self.open.borrow().get(&id).map(|open| {
-            (Arc::clone(&open.created), open.pool.clone(), open.written, open.fault.clone())
-        }) else {
+        let Some((created, pool, fault)) = self
+            .open
+            .borrow()
+            .get(&id)
+            .map(|open| (Arc::clone(&open.created), open.pool.clone(), open.fault.clone()))
+        else {
             return Ok(());
         };
         if let Some(fault) = fault {
             return Err(fault);
         }
-        let (more, end_ms) = (fragment.len, fragment.end_ms);
-        let job = move || created.append(len, &[&fragment.head], &fragment.packets);
-        pool.run(job).await.map_err(RecordError::Pool)??;
-        if let Some(open) = self.open.borrow_mut().get_mut(&id) {
-            open.written += more;
-            open.written_end_ms = end_ms;
-        }
-        Ok(())
+        let job = move || created.append(&[&fragment.head], &fragment.packets, fragment.end_ms);
+        pool.run(job).await.map_err(RecordError::Pool)?
     }
 
     /// Ends recording `id`: patches its head, syncs it, writes its last row. Also called with no patches after
@@ -215,12 +207,8 @@ impl OpenRecordings {
         let Some((created, pool, row, sure, is_torn, is_new)) =
             self.open.borrow_mut().get_mut(&id).map(|open| {
                 open.is_finishing = true;
-                let row = RecordingRow {
-                    end_ms: open.written_end_ms,
-                    size: open.written,
-                    in_progress: false,
-                    ..open.row.clone()
-                };
+                let (size, end_ms) = open.created.progress();
+                let row = RecordingRow { end_ms, size, in_progress: false, ..open.row.clone() };
                 let created = Arc::clone(&open.created);
                 (created, open.pool.clone(), row, open.row.size, open.is_torn, !open.is_named)
             })
@@ -260,15 +248,15 @@ impl OpenRecordings {
     pub async fn sync_round(&self) -> Result<(), RecordError> {
         let mut batches: Vec<(Pool, Vec<Appended>)> = Vec::new();
         for (id, open) in self.open.borrow().iter() {
-            if open.is_finishing || open.is_torn || (open.has_row && open.written == open.row.size)
-            {
+            let (size, end_ms) = open.created.progress();
+            if open.is_finishing || open.is_torn || (open.has_row && size == open.row.size) {
                 continue;
             }
             let appended = Appended {
                 id: *id,
                 created: Arc::clone(&open.created),
-                size: open.written,
-                end_ms: open.written_end_ms,
+                size,
+                end_ms,
                 is_new: !open.is_named,
             };
             match batches.iter_mut().find(|(pool, _)| pool.is_same(&open.pool)) {
@@ -370,7 +358,9 @@ fn path_of(root: &Path, created: &Created) -> String {
 /// On the disk thread: bytes first, then names. Answers what is permanent now, and what may be lost.
 fn sync_batch(batch: Vec<Appended>) -> (Vec<Appended>, Vec<(u64, RecordError)>) {
     let (mut synced, mut torn) = (Vec::with_capacity(batch.len()), Vec::new());
-    for appended in batch {
+    for mut appended in batch {
+        // What came while this waited for its turn is in it, too.
+        (appended.size, appended.end_ms) = appended.created.progress();
         match appended.created.sync(appended.is_new) {
             Ok(()) => synced.push(appended),
             Err(error) => torn.push((appended.id, error)),

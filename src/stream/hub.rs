@@ -3,7 +3,7 @@
 //! In here: numbering runs, wall clock, ring, meter, the state that the API shows. Not in here: when to
 //! connect (`supervisor`), what is written (`record/`). Lives on the executor; nothing blocks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +29,10 @@ const VIDEO_LATE_MS: f64 = 5000.0;
 const VIDEO_LATE_MS_MAX: f64 = 10_000.0;
 /// Pieces of advice that are kept; a further one is left out.
 const ADVICE_MAX: usize = 8;
+
+/// A recorder that rests is woken when so much of the ring's own RAM is filled, at the latest.
+const REST_PART: usize = 8;
+const REST_BYTES_MAX: usize = 256 << 10;
 
 /// Silence within a run that is a loss.
 const LOSS_MS_MIN: i64 = 2000;
@@ -86,6 +90,10 @@ impl State {
     }
 }
 
+fn rest_bytes(ring_bytes: usize) -> usize {
+    (ring_bytes / REST_PART).min(REST_BYTES_MAX)
+}
+
 /// One stream's state, shared by its source, its recorder and whoever asks.
 pub struct Hub {
     state: RefCell<State>,
@@ -94,6 +102,11 @@ pub struct Hub {
     started: Instant,
     wake: Sender<()>,
     ready: Receiver<()>,
+    /// The recorder rests until a picture with this decoding time.
+    resting: Cell<Option<i64>>,
+    /// Bytes delivered since the recorder had taken all.
+    untaken: Cell<usize>,
+    rest_bytes: Cell<usize>,
     /// Told when something changed that the snapshot shows.
     changed: Sender<()>,
     /// Whoever watches.
@@ -147,7 +160,18 @@ impl Hub {
             losses: Vec::new(),
         };
         let feed = buffers.feed(ring.stream_id, ring.priority, ring.bytes_max, wake.clone());
-        Self { state: RefCell::new(state), feed, started, wake, ready, changed, live }
+        Self {
+            state: RefCell::new(state),
+            feed,
+            started,
+            wake,
+            ready,
+            resting: Cell::new(None),
+            untaken: Cell::new(0),
+            rest_bytes: Cell::new(rest_bytes(ring.bytes_max)),
+            changed,
+            live,
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -231,7 +255,7 @@ impl Hub {
         }
         let packet = if state.is_recording && state.hold.is_none() {
             let packet = self.feed.push(packet);
-            self.wake_recorder();
+            self.note_untaken(&packet);
             packet
         } else {
             Arc::new(packet)
@@ -241,6 +265,19 @@ impl Hub {
             state.status = StreamStatus::Connected;
             state.detail.clear();
             self.tell_changed();
+        }
+    }
+
+    /// Wakes the recorder if there is a reason to.
+    fn note_untaken(&self, packet: &Packet) {
+        self.untaken.set(self.untaken.get() + packet.data.len());
+        if let Some(until) = self.resting.get()
+            && (packet.is_video_key()
+                || (packet.is_video() && packet.dts >= until)
+                || self.untaken.get() >= self.rest_bytes.get())
+        {
+            self.resting.set(None);
+            self.wake_recorder();
         }
     }
 
@@ -276,6 +313,7 @@ impl Hub {
     /// Changes the size of the ring.
     pub fn set_ring_bytes(&self, bytes: usize) {
         self.feed.set_bytes_max(bytes);
+        self.rest_bytes.set(rest_bytes(bytes));
     }
 
     /// Changes who gives way first where memory ends.
@@ -346,7 +384,11 @@ impl Hub {
 
     /// The oldest packet that waits for the recorder.
     pub fn take(&self) -> Take {
-        self.feed.take()
+        let take = self.feed.take();
+        if take == Take::Empty {
+            self.untaken.set(0);
+        }
+        take
     }
 
     /// Whether nothing more will come for the file that is open: no run, or no recording wanted.
@@ -355,9 +397,19 @@ impl Hub {
         state.run.is_none() || !state.is_recording || state.hold.is_some()
     }
 
-    /// Resolves when the recorder should look again.
+    /// Resolves when the recorder should look again for another reason than a packet.
     pub async fn ready(&self) {
         let _ = self.ready.recv().await;
+    }
+
+    /// The same, and for packets: a keyframe, a picture with the decoding time `until` or a later one, or many bytes.
+    pub async fn ready_at(&self, until: i64) {
+        if self.untaken.get() > 0 {
+            return;
+        }
+        self.resting.set(Some(until));
+        self.ready().await;
+        self.resting.set(None);
     }
 
     /// What the API shows now.
