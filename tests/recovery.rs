@@ -120,3 +120,57 @@ fn a_lost_store_is_rebuilt_from_the_files_alone() {
     after.iter().for_each(|recording| mp4::check_plays(&recording.path));
     assert!(nvr.stop().success());
 }
+
+#[test]
+fn files_of_others_are_left_alone_and_named() {
+    let home = TempDir::new("recovery_foreign");
+    let nvr = Nvr::start(home.path());
+    nvr.add_stream("Tor", "testpattern://");
+    wait::until("it records", RECORDS_WITHIN, || {
+        nvr.recordings("").iter().any(|r| r.size > 0).then_some(())
+    });
+    assert!(nvr.stop().success());
+    let dir = home.path().join("data/recordings/0");
+    let ours =
+        fs::read_dir(&dir).expect("recordings").next().expect("one").expect("an entry").path();
+    let head = fs::read(&ours).expect("it can be read")[..200].to_vec();
+    // As a download ends that was broken off: the movie header says more than there is.
+    let foreign =
+        [&b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2avc1mp41"[..], b"\0\x01\0\0moov", &[7; 99]]
+            .concat();
+    let elsewhere = home.path().join("letter");
+    fs::write(&elsewhere, &head).expect("the test's directory can be written");
+    let left = ["20200101_000000.mp4", "holiday.mp4", "20200101_000002.mp4", "20200101_000003.mp4"];
+    fs::write(dir.join(left[0]), &foreign).expect("written");
+    fs::write(dir.join(left[1]), &head).expect("written");
+    std::os::unix::fs::symlink(&elsewhere, dir.join(left[2])).expect("linked");
+    let status = Command::new("mkfifo").arg(dir.join(left[3])).status();
+    assert!(status.expect("mkfifo(1)").success());
+    let torn = ["20200101_000004.mp4", "20200101_000005.mp4"];
+    fs::write(dir.join(torn[0]), &head).expect("written");
+    fs::write(dir.join(torn[1]), b"").expect("written");
+    let nvr = Nvr::start(home.path());
+    wait::until("what a power cut left of ours is gone", RECORDS_WITHIN, || {
+        torn.iter().all(|name| !dir.join(name).exists()).then_some(())
+    });
+    wait::until("all files were looked at", RECORDS_WITHIN, || {
+        let said = nvr.process.stderr();
+        left.iter()
+            .all(|name| said.iter().any(|line| line.contains(name) && line.contains("left alone")))
+            .then_some(())
+    });
+    assert!(nvr.stop().success());
+    assert_eq!(fs::read(dir.join(left[0])).expect("still there"), foreign);
+    assert_eq!(fs::read(dir.join(left[1])).expect("still there"), head);
+    assert_eq!(fs::read(&elsewhere).expect("still there"), head);
+    let (code, said) = rig::nvr::check(home.path());
+    assert_eq!(code, Some(1));
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), left.len(), "{said}");
+    for name in left {
+        assert!(
+            lines.iter().any(|line| line.contains(name) && line.contains("left alone")),
+            "{said}"
+        );
+    }
+}

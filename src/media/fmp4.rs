@@ -30,6 +30,8 @@ const TAG_VERSION: u8 = 1;
 const TAG_NAME_BYTES_MAX: usize = 1024;
 /// From 1904-01-01, where MP4 counts from, to 1970-01-01.
 const MP4_EPOCH_S: i64 = 2_082_844_800;
+/// The first box of every file of ours: `ftyp` with the brands, always the same.
+const FILE_TYPE: [u8; 28] = *b"\0\0\0\x1Cftypiso6\0\0\0\0iso6iso5mp41";
 /// `und`, undetermined, in the 5-bit letters of section 8.4.2.3.
 const LANGUAGE_UND: u16 = 0x55C4;
 /// Unity matrix (section 8.2.2.2), rows of 16.16, 16.16, 2.30 numbers.
@@ -115,6 +117,16 @@ pub fn encode_live_init(video: &VideoFormat, audio: Option<&AudioFormat>) -> Vec
     encode_head(video, audio, None).0
 }
 
+/// How many bytes `is_own_head` wants to see, if the file has as many.
+pub const OWN_HEAD_BYTES: usize = FILE_TYPE.len();
+
+/// Whether a file that begins like this can be one of ours whose head a power cut tore: it begins as all of ours do, as
+/// far as it goes, or where its bytes never came to the medium there are zeros or nothing.
+pub fn is_own_head(bytes: &[u8]) -> bool {
+    let len = bytes.len().min(OWN_HEAD_BYTES);
+    bytes[..len] == FILE_TYPE[..len] || bytes[..len].iter().all(|&byte| byte == 0)
+}
+
 /// `ftyp` and `moov`; also where the duration in `mehd` stands.
 fn encode_head(
     video: &VideoFormat,
@@ -122,9 +134,7 @@ fn encode_head(
     tag: Option<(&RecordingTag, usize)>,
 ) -> (Vec<u8>, usize) {
     let mut out = Vec::with_capacity(2048);
-    write_box(&mut out, b"ftyp", |out| {
-        out.extend_from_slice(b"iso6\0\0\0\0iso6iso5mp41");
-    });
+    out.extend_from_slice(&FILE_TYPE);
     let created_s = tag.map_or(0, |(tag, _)| mp4_time_s(tag.start_ms));
     let mut duration_at = 0;
     write_box(&mut out, b"moov", |out| {

@@ -42,7 +42,14 @@ pub fn check(store: &Store, open: &Opener, root: &Path) -> Result<Vec<String>, R
     }
     let mut files: Vec<_> = unknown.into_iter().collect();
     files.sort();
-    findings.extend(files.iter().map(|path| format!("{path}: no row")));
+    for path in files {
+        let name = split_path(&path).map(|(_, name)| name);
+        let found = disk.as_ref().zip(name).map(|(disk, name)| repair::scan(disk.as_ref(), name));
+        findings.push(match found {
+            Some(Ok(Found::Foreign(why))) => format!("{path}: no row, left alone: {why}"),
+            _ => format!("{path}: no row"),
+        });
+    }
     Ok(findings)
 }
 
