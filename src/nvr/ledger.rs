@@ -14,7 +14,7 @@ use crate::ledger::clock_core::{self, ClockWatch, Step};
 use crate::ledger::span_core::{Layer, Span, State};
 use crate::store::spans::Life;
 use crate::store::{Change, Store, StoreError};
-use crate::system::{clock, wait};
+use crate::system::{clock, stats, wait};
 
 /// How often the two clocks are compared.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
@@ -24,7 +24,6 @@ const COMMIT_EVERY: Duration = Duration::from_secs(5);
 const ALIVE_EVERY: Duration = Duration::from_secs(300);
 /// After a step of the clock nothing is deleted for its age: a wrong time is often put right soon.
 const CLOCK_TRUST_AFTER: Duration = Duration::from_secs(600);
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the ledger's driver remembers.
 #[derive(Default)]
@@ -61,17 +60,13 @@ pub fn last_alive(store: &Store, streams: &[StreamConfig]) -> Result<Option<Down
         let written_ms = row.and_then(|row| modified_ms(Path::new(&row.path)));
         last_ms = last_ms.max(written_ms);
     }
-    let state = if boot == boot_id() { State::Restart } else { State::PowerOff };
+    let state = if boot == stats::boot_id() { State::Restart } else { State::PowerOff };
     Ok(last_ms.map(|since_ms| Down { since_ms, state }))
 }
 
 fn modified_ms(path: &Path) -> Option<i64> {
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
     i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
-}
-
-fn boot_id() -> Option<String> {
-    std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())
 }
 
 /// The span in which the program did not run.
@@ -89,7 +84,7 @@ pub fn begin(
 ) -> Result<Option<Down>, StoreError> {
     let now_ms = clock::wall_ms();
     let alive_ms = down.map_or(now_ms, |down| down.since_ms);
-    let mut changes = vec![Change::Boot(boot_id().unwrap_or_default(), alive_ms)];
+    let mut changes = vec![Change::Boot(stats::boot_id().unwrap_or_default(), alive_ms)];
     for config in streams {
         let span = down.and_then(|down| down_span(down, now_ms));
         changes.extend(span.map(|span| Change::PutSpan(config.id, Layer::Reason, span)));

@@ -32,6 +32,8 @@ const LEFT_MAX: usize = 1024;
 pub struct Attached {
     pub disk: Arc<dyn Disk>,
     pub pool: Pool,
+    /// Streams below this id have directories here.
+    pub stream_id_floor: u32,
 }
 
 /// A recording that ended when its disk or the store failed.
@@ -65,6 +67,11 @@ impl OpenRecordings {
     pub(super) fn attached(&self) -> Result<(PathBuf, Attached), RecordError> {
         let state = self.state.borrow();
         state.attached.clone().map(|attached| (state.root.clone(), attached))
+    }
+
+    /// Ids of streams below this one may belong to recordings that are there.
+    pub fn stream_id_floor(&self) -> u32 {
+        self.attached().map_or(0, |(_, attached)| attached.stream_id_floor)
     }
 
     /// Why no recording can begin, in the owner's words.
@@ -139,10 +146,14 @@ impl OpenRecordings {
     async fn attach(&self, root: &Path, consent: Consent) -> Result<Attached, RecordError> {
         let pool = self.disks.pool_for(root).map_err(|error| RecordError::disk(root, &error))?;
         let (opener, store, root) = (Arc::clone(&self.opener), self.store.clone(), root.to_owned());
-        let job = move || storage::attach(&opener, &store, &root, consent);
-        let disk = pool.run(job).await.map_err(RecordError::Pool)??;
+        let job = move || {
+            let disk = storage::attach(&opener, &store, &root, consent)?;
+            let floor = recovery::stream_id_floor(disk.as_ref())?;
+            Ok::<_, RecordError>((disk, floor))
+        };
+        let (disk, stream_id_floor) = pool.run(job).await.map_err(RecordError::Pool)??;
         // A disk that was unmounted is on another device than the directory that it left behind.
-        Ok(Attached { disk, pool })
+        Ok(Attached { disk, pool, stream_id_floor })
     }
 
     fn put(&self, root: &Path, attached: Result<Attached, RecordError>) {
@@ -171,7 +182,7 @@ impl OpenRecordings {
     /// Looks at the storage once: one that is not there is tried again.
     pub async fn look_at_storage(&self) {
         let root = self.state.borrow().root.clone();
-        if let Ok((_, Attached { disk, pool })) = self.attached()
+        if let Ok((_, Attached { disk, pool, .. })) = self.attached()
             && pool.run(move || disk.is_at_path()).await != Ok(false)
         {
             return;
@@ -251,7 +262,7 @@ impl OpenRecordings {
         let Some(due) = self.state.borrow().compare_at.filter(|at| *at <= Instant::now()) else {
             return;
         };
-        let Ok((root, Attached { disk, pool })) = self.attached() else { return };
+        let Ok((root, Attached { disk, pool, .. })) = self.attached() else { return };
         let mut comparison = Comparison::new(root, self.own.clone(), Arc::clone(&self.next_id));
         let done = loop {
             let (store, disk, opener) =

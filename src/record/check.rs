@@ -8,8 +8,8 @@ use super::disk::Opener;
 use super::recovery::{self, split_path};
 use super::repair::{self, Found};
 use super::storage;
+use crate::store::Store;
 use crate::store::row::RecordingRow;
-use crate::store::{RecordingQuery, Store};
 
 /// Lists what does not agree, one sentence each; empty when all is well.
 pub fn check(store: &Store, open: &Opener, root: &Path) -> Result<Vec<String>, RecordError> {
@@ -26,8 +26,7 @@ pub fn check(store: &Store, open: &Opener, root: &Path) -> Result<Vec<String>, R
     let absolute = |name: &String| root.join(name).to_string_lossy().into_owned();
     let mut unknown: HashSet<String> = files.iter().map(absolute).collect();
     let mut paths: HashSet<String> = HashSet::new();
-    let everything = RecordingQuery::default();
-    let visited = store.reader().visit(&everything, |row| {
+    let visited = store.reader().visit_behind(0, |row| {
         unknown.remove(&row.path);
         if !paths.insert(row.path.clone()) {
             findings.push(format!("recording {}: another row names {} too", row.id, row.path));

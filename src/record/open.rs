@@ -23,8 +23,8 @@ use crate::ledger::journal_core::Journal;
 use crate::nvr::snapshot::RunningRecording;
 use crate::store::row::RecordingRow;
 use crate::store::{Change, Store};
-use crate::system::clock;
 use crate::system::pool::Pool;
+use crate::system::{clock, stats};
 
 /// One file that is being written.
 struct Open {
@@ -60,6 +60,8 @@ pub struct OpenRecordings {
     pub(super) own: OwnFiles,
     pub(super) next_id: Arc<AtomicU64>,
     open: RefCell<BTreeMap<u64, Open>>,
+    /// Goes into every row.
+    boot: u64,
 }
 
 /// What a round found of one file, before it was synced.
@@ -91,6 +93,7 @@ impl OpenRecordings {
             own: OwnFiles::default(),
             next_id: Arc::new(AtomicU64::new(next_id)),
             open: RefCell::default(),
+            boot: stats::boot_number(),
         })
     }
 
@@ -137,7 +140,7 @@ impl OpenRecordings {
         opening: Opening,
         fragment: Fragment,
     ) -> Result<u64, RecordError> {
-        let (root, Attached { disk, pool }) = self.attached()?;
+        let (root, Attached { disk, pool, .. }) = self.attached()?;
         let start_ms = opening.start_ms;
         let (end_ms, written) = (fragment.end_ms, opening.init.len() as u64 + fragment.len);
         let own = self.own.clone();
@@ -172,6 +175,7 @@ impl OpenRecordings {
             path: path_of(&root, &created),
             in_progress: true,
             is_protected: false,
+            boot: self.boot,
         };
         let open = Open {
             created: Arc::new(created),

@@ -17,7 +17,7 @@ use super::RecordError;
 use super::disk::{Access, Disk, Opener};
 use super::repair::{self, Found};
 use crate::store::row::RecordingRow;
-use crate::store::{Change, RecordingQuery, Store};
+use crate::store::{Change, STREAM_ID_BELIEVED_MAX, Store};
 
 /// Newest rows that are looked through first for those that a crash left in progress.
 const RECENT_ROWS_MAX: usize = 1024;
@@ -68,6 +68,13 @@ pub fn files_of(disk: &dyn Disk) -> Result<Vec<String>, RecordError> {
         files.extend(files_in(disk, &dir)?);
     }
     Ok(files)
+}
+
+/// One more than the highest id of a stream that has a directory here.
+pub fn stream_id_floor(disk: &dyn Disk) -> Result<u32, RecordError> {
+    let ids = stream_dirs(disk)?.into_iter().filter_map(|dir| dir.parse::<u32>().ok());
+    let believed = ids.filter(|id| *id < STREAM_ID_BELIEVED_MAX);
+    Ok(believed.max().map_or(0, |id| id + 1))
 }
 
 fn stream_dirs(disk: &dyn Disk) -> Result<Vec<String>, RecordError> {
@@ -185,10 +192,8 @@ impl Comparison {
         disk: &dyn Disk,
         open: &Opener,
     ) -> Result<(), RecordError> {
-        let newest =
-            RecordingQuery { descending: true, limit: RECENT_ROWS_MAX, ..Default::default() };
         let mut changes = Vec::new();
-        for row in store.reader().recordings(&newest).map_err(RecordError::Store)? {
+        for row in store.reader().made_last(RECENT_ROWS_MAX).map_err(RecordError::Store)? {
             if self.is_left_open(&row) {
                 changes.extend(self.settle(row, disk, open));
             }
@@ -219,9 +224,12 @@ impl Comparison {
         disk: &dyn Disk,
         open: &Opener,
     ) -> Result<(), RecordError> {
-        let batch =
-            RecordingQuery { after: Some(after), limit: ROWS_IN_A_STEP_MAX, ..Default::default() };
-        let rows = store.reader().recordings(&batch).map_err(RecordError::Store)?;
+        let mut rows = Vec::new();
+        let visited = store.reader().visit_behind(after, |row| {
+            rows.push(row);
+            rows.len() < ROWS_IN_A_STEP_MAX
+        });
+        visited.map_err(RecordError::Store)?;
         self.stage = match rows.last() {
             Some(last) => Stage::Rows { after: last.id },
             None => {
@@ -317,6 +325,7 @@ impl Comparison {
                     path,
                     in_progress: false,
                     is_protected: false,
+                    boot: 0,
                 }))
             }
             // A file of ours always begins with its head and first fragment in one write: this one was torn in it.

@@ -157,6 +157,7 @@ pub fn encode_recording(row: &RecordingRow) -> Vec<u8> {
         .text(&row.path)
         .u8(u8::from(row.in_progress))
         .u8(u8::from(row.is_protected))
+        .u64(row.boot)
         .done()
 }
 
@@ -172,6 +173,7 @@ pub fn decode_recording(id: u64, record: &[u8]) -> Option<RecordingRow> {
         path: fields.text()?,
         in_progress: fields.u8()? != 0,
         is_protected: fields.u8().is_some_and(|flag| flag != 0),
+        boot: fields.u64().unwrap_or(0),
     })
 }
 
@@ -209,10 +211,11 @@ mod tests {
         fn a_recording_comes_back_as_it_went_in(
             id in 1_u64.., stream_id in any::<u32>(), name in ".{0,64}", path in ".{0,200}",
             start_ms in any::<i64>(), end_ms in any::<i64>(), size in any::<u64>(), flags in (any::<bool>(), any::<bool>()),
+            boot in any::<u64>(),
         ) {
             let row = RecordingRow {
                 id, stream_id, stream_name: name, start_ms, end_ms, size, path,
-                in_progress: flags.0, is_protected: flags.1,
+                in_progress: flags.0, is_protected: flags.1, boot,
             };
             prop_assert_eq!(decode_recording(id, &encode_recording(&row)), Some(row));
         }
@@ -230,9 +233,10 @@ mod tests {
             path: "/x".into(),
             in_progress: true,
             is_protected: false,
+            boot: 0,
         };
         let record = encode_recording(&row);
-        assert_eq!(decode_recording(3, &record[..record.len() - 1]), Some(row));
+        assert_eq!(decode_recording(3, &record[..record.len() - 9]), Some(row));
         let config = StreamConfig {
             id: 1,
             name: "Tor".into(),
@@ -265,6 +269,7 @@ mod tests {
             path: "/x".into(),
             in_progress: false,
             is_protected: false,
+            boot: 0,
         };
         let mut record = encode_recording(&row);
         record[0] = 9;
