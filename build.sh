@@ -110,7 +110,7 @@ need_gst() {
 
 need_test() {
 	need_gst
-	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv \
+	need curl:curl faketime:faketime chromium:chromium chromedriver:chromium-driver :python3-venv \
 		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux
 	# Debian's python3, because another one on PATH may come without venv.
 	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then

@@ -10,6 +10,7 @@
 use super::fmp4_entry::{write_audio_entry, write_video_entry};
 pub use super::fmp4_fragment::{SampleInfo, TrackFragment, encode_fragment_head};
 pub use super::fmp4_index::{INDEX_SLOTS_MAX, IndexEntry, encode_index, index_bytes};
+use super::fmp4_scan::Scan;
 use super::format::{AudioFormat, VIDEO_TIMESCALE, VideoFormat};
 use super::mp4_box::{Cursor, push_u16, push_u32, push_u64, write_box, write_full_box};
 
@@ -26,6 +27,8 @@ const TAG_UUID: [u8; 16] = [
     0x6C, 0x69, 0x67, 0x68, 0x74, 0x6E, 0x76, 0x72, 0x9E, 0x1D, 0x4B, 0x52, 0xA3, 0x07, 0xC8, 0x51,
 ];
 const TAG_VERSION: u8 = 1;
+/// Where the start is in the tag: behind the type, the version and the stream's id.
+pub(super) const TAG_START_AT: usize = 16 + 1 + 4;
 /// Longer names are cut. The API allows less.
 const TAG_NAME_BYTES_MAX: usize = 1024;
 /// From 1904-01-01, where MP4 counts from, to 1970-01-01.
@@ -158,6 +161,14 @@ fn encode_head(
         }
     });
     (out, duration_at)
+}
+
+/// What is written over the places of a recording's head that tell its start, to date it anew.
+pub fn dating_patches(scan: &Scan, start_ms: i64) -> Vec<(u64, Vec<u8>)> {
+    let created = mp4_time_s(start_ms).to_be_bytes();
+    let times = scan.created_at.iter().map(|&at| (at, [created, created].concat()));
+    let start = scan.start_at.map(|at| (at, start_ms.to_be_bytes().to_vec()));
+    times.chain(start).collect()
 }
 
 /// Seconds since 1904, as `mvhd` counts; 0 for times before.

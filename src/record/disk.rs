@@ -38,6 +38,8 @@ pub trait Disk: Send + Sync + Debug {
     /// Opens a file that is there. What is no regular file is not opened (`not_a_file`), not even through a link.
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>>;
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives a file another name in its directory; `AlreadyExists` if that is taken.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// The names in a directory, in no order; `""` is the storage itself.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
     /// Makes the names in a directory permanent.
@@ -145,10 +147,7 @@ pub fn create(disk: &Arc<dyn Disk>, stream_id: u32, start_ms: i64) -> Result<Cre
     if disk.create_dir(&dir).map_err(|error| failed(&dir, &error))? {
         disk.sync_dir("").map_err(|error| failed(&dir, &error))?;
     }
-    let stem = clock::file_stem(start_ms);
-    for n in 1..=COLLISIONS_MAX {
-        let name =
-            if n == 1 { format!("{dir}/{stem}.mp4") } else { format!("{dir}/{stem}_{n}.mp4") };
+    for name in names(&dir, start_ms) {
         match disk.create(&name) {
             Ok(file) => return Ok(Created::new(disk, file, name)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -156,9 +155,19 @@ pub fn create(disk: &Arc<dyn Disk>, stream_id: u32, start_ms: i64) -> Result<Cre
         }
     }
     Err(RecordError::Disk {
-        what: format!("{dir}/{stem}: {COLLISIONS_MAX} files of one second"),
+        what: format!("{dir}/{}: {COLLISIONS_MAX} files of one second", clock::file_stem(start_ms)),
         kind: ErrorKind::AlreadyExists,
     })
+}
+
+/// The names that a recording of this start can have, the first choice first.
+pub fn names(dir: &str, start_ms: i64) -> impl Iterator<Item = String> {
+    let stem = format!("{dir}/{}", clock::file_stem(start_ms));
+    (1..=COLLISIONS_MAX).map(
+        move |n| {
+            if n == 1 { format!("{stem}.mp4") } else { format!("{stem}_{n}.mp4") }
+        },
+    )
 }
 
 impl Created {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::RecordError;
-use super::attached::{Attached, Left, State};
+use super::attached::{Attached, Left, Redating, State};
 use super::cut_core::{Fragment, Opening};
 use super::disk::{self, Created, Disks, Opener};
 use super::recovery::OwnFiles;
@@ -61,7 +61,9 @@ pub struct OpenRecordings {
     pub(super) next_id: Arc<AtomicU64>,
     open: RefCell<BTreeMap<u64, Open>>,
     /// Goes into every row.
-    boot: u64,
+    pub boot: u64,
+    /// What this life has to date anew, and whether that is done.
+    pub(super) redating: RefCell<Redating>,
 }
 
 /// What a round found of one file, before it was synced.
@@ -94,6 +96,7 @@ impl OpenRecordings {
             next_id: Arc::new(AtomicU64::new(next_id)),
             open: RefCell::default(),
             boot: stats::boot_number(),
+            redating: RefCell::default(),
         })
     }
 
@@ -111,6 +114,11 @@ impl OpenRecordings {
             is_protected: open.row.is_protected,
         });
         running.collect()
+    }
+
+    /// Whether one that is being written began at such a time.
+    pub(super) fn has_begun(&self, is_asked: impl Fn(i64) -> bool) -> bool {
+        self.open.borrow().values().any(|open| is_asked(open.row.start_ms))
     }
 
     /// Whether this recording is being written.
@@ -337,15 +345,17 @@ impl OpenRecordings {
     /// One durable transaction on the store's disk thread, with what waits for the ledger.
     pub async fn commit(&self, mut changes: Vec<Change>) -> Result<(), RecordError> {
         let store = self.store.clone();
-        let entries = self.journal.borrow_mut().take_pending();
-        let spans = entries.iter().map(|e| Change::PutSpan(e.stream_id, e.layer, e.span));
-        changes.extend(spans);
+        let pending = self.journal.borrow_mut().take_pending();
+        let removed =
+            pending.removed.iter().map(|&(id, layer, at)| Change::RemoveSpan(id, layer, at));
+        let spans = pending.entries.iter().map(|e| Change::PutSpan(e.stream_id, e.layer, e.span));
+        changes.extend(removed.chain(spans));
         changes.push(Change::Alive(clock::wall_ms()));
         self.committed.set(Instant::now());
         let done = self.store_pool.run(move || store.commit(&changes)).await;
         let done = done.map_err(RecordError::Pool).and_then(|d| d.map_err(RecordError::Store));
         if done.is_err() {
-            self.journal.borrow_mut().put_back(entries);
+            self.journal.borrow_mut().put_back(pending);
         }
         done
     }

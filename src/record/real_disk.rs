@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::disk::{Access, Disk, DiskFile, Opener, not_a_file};
@@ -90,6 +90,23 @@ impl Disk for RealDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.root, name, AtFlags::empty())?)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.root, from, &self.root, to, flags) {
+            // NFS and some others can't: only this disk's one thread makes names here, so that looking first is as good.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                match rustix::fs::statat(&self.root, to, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => {
+                        Ok(rustix::fs::renameat(&self.root, from, &self.root, to)?)
+                    }
+                    Err(error) => Err(error.into()),
+                    Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+                }
+            }
+            done => Ok(done?),
+        }
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {

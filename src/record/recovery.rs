@@ -15,9 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::RecordError;
 use super::disk::{Access, Disk, Opener};
+use super::redate;
 use super::repair::{self, Found};
 use crate::store::row::RecordingRow;
 use crate::store::{Change, STREAM_ID_BELIEVED_MAX, Store};
+use crate::system::stats;
 
 /// Newest rows that are looked through first for those that a crash left in progress.
 const RECENT_ROWS_MAX: usize = 1024;
@@ -105,6 +107,8 @@ pub fn split_path(path: &str) -> Option<(&Path, &str)> {
 }
 
 enum Stage {
+    /// Recordings of which the true date was learnt late.
+    Redate,
     /// The newest rows, because a crash left some of them in progress.
     Recent,
     /// Directories that are to be listed.
@@ -140,7 +144,7 @@ impl Comparison {
             root,
             own,
             next_id,
-            stage: Stage::Recent,
+            stage: Stage::Redate,
             hasher: RandomState::new(),
             files: Vec::new(),
             rows: Vec::new(),
@@ -156,6 +160,11 @@ impl Comparison {
         open: &Opener,
     ) -> Result<Option<Recovered>, RecordError> {
         match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Redate => {
+                let left = redate::step(store, disk, open, &self.root, stats::boot_number())?;
+                self.stage =
+                    if left.has_more && left.done > 0 { Stage::Redate } else { Stage::Recent };
+            }
             Stage::Recent => {
                 self.finish_deletions(store, disk)?;
                 self.settle_recent(store, disk, open)?;
@@ -396,7 +405,7 @@ fn remove(disk: &dyn Disk, name: &str, recovered: &mut Recovered) -> bool {
 }
 
 /// Whether the storage is there and the file is not.
-fn is_gone(disk: &dyn Disk, name: &str) -> bool {
+pub fn is_gone(disk: &dyn Disk, name: &str) -> bool {
     let opened = disk.open(name, Access::Read);
     opened.is_err_and(|error| error.kind() == ErrorKind::NotFound) && disk.is_at_path()
 }

@@ -4,6 +4,7 @@
 //! with a higher version is read as far as this program knows it, so that a store can go back one version.
 
 use crate::config::stream::StreamConfig;
+use crate::ledger::clock_core::Redate;
 use crate::media::format::VideoCodec;
 
 use super::row::{RecordingRow, StorageRow};
@@ -12,6 +13,7 @@ const STREAM_VERSION: u8 = 1;
 const RECORDING_VERSION: u8 = 1;
 const GARBAGE_VERSION: u8 = 1;
 const STORAGE_VERSION: u8 = 1;
+const REDATE_VERSION: u8 = 1;
 
 /// Appends fields.
 pub struct Writer(Vec<u8>);
@@ -192,6 +194,17 @@ pub fn encode_storage(row: &StorageRow) -> Vec<u8> {
 pub fn decode_storage(record: &[u8]) -> Option<StorageRow> {
     let mut fields = Reader::new(record)?;
     Some(StorageRow { uuid: fields.text()?, is_marked: fields.u8()? != 0 })
+}
+
+pub fn encode_redate(redate: &Redate) -> Vec<u8> {
+    let Redate { boot, from_ms, until_ms, by_ms } = *redate;
+    Writer::new(REDATE_VERSION).u64(boot).i64(from_ms).i64(until_ms).i64(by_ms).done()
+}
+
+pub fn decode_redate(record: &[u8]) -> Option<Redate> {
+    let mut fields = Reader::new(record)?;
+    let (boot, from_ms) = (fields.u64()?, fields.i64()?);
+    Some(Redate { boot, from_ms, until_ms: fields.i64()?, by_ms: fields.i64()? })
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use redb::{Database, ReadableTable, TableDefinition};
 
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
+use crate::ledger::clock_core::{self, Redate};
 use crate::ledger::span_core::{Layer, Span};
 use database::Reopening;
 use index::Index;
@@ -62,6 +63,9 @@ const META_LONGEST: &str = "longest_ms";
 const META_ALIVE: &str = "alive_ms";
 /// `boot_id` of the kernel that it ran under.
 const META_BOOT: &str = "boot_id";
+
+/// Before the number of a run of the machine.
+const META_REDATE: &str = "redate:";
 
 const INDEX_VERSION: u64 = 2;
 /// Before the path of a storage.
@@ -136,7 +140,18 @@ pub enum Change {
     ForgetGarbage(u64),
     /// A span of the ledger: new, or with another end than before.
     PutSpan(u32, Layer, Span),
+    /// Takes a span away.
+    RemoveSpan(u32, Layer, i64),
     PutLife(Life),
+    /// One run of the machine has learnt the time; streams that were made before are dated anew with this.
+    PutRedate(Redate),
+    /// All of this run is dated anew.
+    RemoveRedate(u64),
+    /// A row takes the place of another, if that is still what is stored.
+    ReplaceRecording {
+        old: RecordingRow,
+        new: RecordingRow,
+    },
     /// Forgets spans that are older than so many milliseconds; first the present time.
     PruneSpans(i64, i64),
     /// The program is alive at this Unix millisecond. Goes with other changes.
@@ -297,6 +312,10 @@ impl Store {
     }
 }
 
+fn redate_name(boot: u64) -> String {
+    format!("{META_REDATE}{boot:016x}")
+}
+
 /// Every table, open for writing.
 struct Tables<'tx> {
     meta: redb::Table<'tx, &'static str, &'static [u8]>,
@@ -355,8 +374,30 @@ impl<'tx> Tables<'tx> {
                 self.meta.insert(name.as_str(), record.as_slice()).map_err(database)?;
             }
             Change::PutSpan(stream_id, layer, span) => self.spans.put(*stream_id, *layer, *span)?,
+            Change::RemoveSpan(stream_id, layer, start_ms) => {
+                self.spans.remove(*stream_id, *layer, *start_ms)?;
+            }
             Change::PutLife(life) => self.spans.put_life(life)?,
+            Change::PutRedate(redate) => {
+                let record = bytes::encode_redate(redate);
+                self.meta
+                    .insert(redate_name(redate.boot).as_str(), record.as_slice())
+                    .map_err(database)?;
+                self.spans.redate_lives(redate)?;
+            }
+            Change::RemoveRedate(boot) => {
+                self.meta.remove(redate_name(*boot).as_str()).map_err(database)?;
+            }
+            Change::ReplaceRecording { old, new } => {
+                let stored = self.recordings.get(old.id).map_err(database)?;
+                let stored = stored.map(|record| decode_row(old.id, record.value())).transpose()?;
+                if stored.as_ref() == Some(old) {
+                    self.put_recording(new)?;
+                }
+            }
             Change::PruneSpans(now_ms, keep_ms) => self.spans.prune(*now_ms, *keep_ms)?,
+            // A time that is not known yet must not hide the last one that was.
+            Change::Alive(at_ms) if !clock_core::is_set(*at_ms) => {}
             Change::Alive(at_ms) => {
                 let record = at_ms.to_le_bytes();
                 self.meta.insert(META_ALIVE, record.as_slice()).map_err(database)?;

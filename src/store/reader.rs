@@ -8,9 +8,11 @@ use super::index::{self, Indexed, Totals};
 use super::row::{RecordingRow, StorageRow};
 use super::spans::{self, Life};
 use super::{
-    GARBAGE, META, META_ALIVE, META_BOOT, META_LONGEST, META_NEXT_STREAM, META_STORAGE, Place,
-    RECORDINGS, RecordingQuery, StoreError, StoreReader, bytes, database, decode_row,
+    GARBAGE, META, META_ALIVE, META_BOOT, META_LONGEST, META_NEXT_STREAM, META_REDATE,
+    META_STORAGE, Place, RECORDINGS, RecordingQuery, StoreError, StoreReader, bytes, database,
+    decode_row,
 };
+use crate::ledger::clock_core::Redate;
 use crate::ledger::span_core::{Layer, Span};
 
 type RowEntry<'a> = (redb::AccessGuard<'a, u64>, redb::AccessGuard<'a, &'static [u8]>);
@@ -120,6 +122,45 @@ impl StoreReader {
                 }
             }
         })
+    }
+
+    /// Runs of the machine of which something may still have a wrong date.
+    pub fn redates(&self) -> Result<Vec<Redate>, StoreError> {
+        let meta = self.read()?.open_table(META).map_err(database)?;
+        let mut found = Vec::new();
+        for entry in meta.range(META_REDATE..).map_err(database)? {
+            let (name, record) = entry.map_err(database)?;
+            if !name.value().starts_with(META_REDATE) {
+                break;
+            }
+            found.extend(bytes::decode_redate(record.value()));
+        }
+        Ok(found)
+    }
+
+    /// At most `max` finished recordings of that run that have a wrong date.
+    pub fn wrongly_dated(
+        &self,
+        redate: &Redate,
+        max: usize,
+    ) -> Result<Vec<RecordingRow>, StoreError> {
+        let tx = self.read()?;
+        let table = tx.open_table(RECORDINGS).map_err(database)?;
+        let end = (redate.until_ms.saturating_add(1), 0);
+        let query = RecordingQuery {
+            after: Some((redate.from_ms.saturating_sub(1), u64::MAX)),
+            before: Some(end),
+            ..Default::default()
+        };
+        let mut rows = Vec::new();
+        index::walk(&tx, &query, 0, |id| {
+            if let Some(record) = table.get(id).map_err(database)? {
+                let row = decode_row(id, record.value())?;
+                rows.extend(Some(row).filter(|row| row.boot == redate.boot && !row.in_progress));
+            }
+            Ok(rows.len() < max)
+        })?;
+        Ok(rows)
     }
 
     /// The lowest id that no stream ever had, as far as the store knows.

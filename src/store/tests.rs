@@ -335,9 +335,15 @@ fn spans_that_were_open_end_where_the_program_did() {
     assert_eq!(found(0), [(1000, 2000), (3000, 5000)]);
     assert_eq!(found(4000), [(3000, 5000)]);
     assert_eq!(reader.last_alive().unwrap().1.as_deref(), Some("b"));
-    store.commit(&[Change::PruneSpans(10_000, 6000), Change::Alive(7)]).unwrap();
+    store
+        .commit(&[
+            Change::PruneSpans(10_000, 6000),
+            Change::Alive(clock_core::SET_SINCE_MS),
+            Change::Alive(7),
+        ])
+        .unwrap();
     assert_eq!(found(0), [(3000, 5000)]);
-    assert_eq!(reader.last_alive().unwrap().0, Some(7));
+    assert_eq!(reader.last_alive().unwrap().0, Some(clock_core::SET_SINCE_MS), "not 1970");
     let life = Life { stream_id: 1, created_ms: 5, removed_ms: Some(9) };
     store.commit(&[Change::PutLife(life)]).unwrap();
     assert_eq!(reader.life(1).unwrap(), Some(life));

@@ -43,6 +43,13 @@ pub struct Process {
     pub threads: u32,
 }
 
+/// Milliseconds since the machine started, rounded to 10.
+pub fn uptime_ms() -> Option<i64> {
+    let text = read_proc("/proc/uptime").ok()?;
+    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    Some((seconds * 1000.0) as i64)
+}
+
 /// Names this run of the machine: another one after each of its starts (random(4), a UUID).
 pub fn boot_id() -> Option<String> {
     read_proc("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned())
