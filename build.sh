@@ -112,7 +112,7 @@ need_gst() {
 
 need_test() {
 	need_gst
-	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv \
+	need curl:curl faketime:faketime chromium:chromium chromedriver:chromium-driver :python3-venv \
 		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux \
 		node:nodejs npm:npm :gstreamer1.0-plugins-bad
 	# Debian's python3, because another one on PATH may come without venv.

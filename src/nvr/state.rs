@@ -24,6 +24,7 @@ use crate::record::RecordError;
 use crate::record::cut_core::CutConfig;
 use crate::record::open::OpenRecordings;
 use crate::record::writer;
+use crate::store::damage::Lost;
 use crate::stream::hub::{Hub, RingConfig};
 use crate::stream::supervisor;
 use crate::system::drive::Timer;
@@ -82,6 +83,8 @@ pub struct Nvr {
     /// When the sync round that is under way began, and what the last one said.
     round_since: RefCell<Option<Instant>>,
     round_error: RefCell<Option<&'static str>>,
+    /// What became of the last store, if it was damaged.
+    lost: RefCell<Option<Lost>>,
     pub swap: Swap,
     pub(super) ledger: Ledger,
     /// What retention said last, and how it is asked to look again.
@@ -104,6 +107,7 @@ impl Nvr {
             lingering: RefCell::default(),
             round_since: RefCell::default(),
             round_error: RefCell::default(),
+            lost: RefCell::default(),
             swap: Swap::default(),
             ledger: Ledger::default(),
             forecast: RefCell::default(),
@@ -114,6 +118,25 @@ impl Nvr {
 
     pub fn settings(&self) -> Settings {
         self.settings.borrow().clone()
+    }
+
+    /// This life began with a store that was damaged.
+    pub fn set_lost(&self, lost: Option<Lost>) {
+        *self.lost.borrow_mut() = lost;
+    }
+
+    /// What `/healthz` says of that: until all recordings are listed again, and until there are streams.
+    fn lost_words(&self) -> Option<&'static str> {
+        let lost = self.lost.borrow();
+        let has_copy = lost.as_ref()?.has_copy;
+        if !has_copy && self.stream_count() == 0 {
+            return Some(
+                "the store was damaged: streams, settings and password are lost, add them again",
+            );
+        }
+        let is_done = self.parts.recordings.is_compared();
+        (!is_done)
+            .then_some("the store was damaged: recordings are being listed anew from their files")
     }
 
     /// Calls `visit` for each stream with its hub, if it runs; by rising id.
@@ -291,6 +314,7 @@ impl Nvr {
                 ailments.push(swap::ailment_of(stream.config.id, error));
             }
         }
+        ailments.extend(self.lost_words().map(str::to_owned));
         let storage = self.parts.recordings.storage_fault();
         ailments.extend(storage.or(*self.round_error.borrow()).map(str::to_owned));
         if let Some(since) = *self.round_since.borrow()
