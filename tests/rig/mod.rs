@@ -13,6 +13,7 @@ pub mod gst_server;
 pub mod http;
 pub mod json;
 pub mod loop_disk;
+pub mod mjpeg;
 pub mod mp4;
 pub mod nvr;
 pub mod process;
