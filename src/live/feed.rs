@@ -102,6 +102,7 @@ impl Feed {
         let keep = match self.hls_until.get().is_some_and(|until| now < until) {
             true if used < LIVE_BYTES_MAX / 2 => Keep::All,
             true if used < LIVE_BYTES_MAX / 4 * 3 => Keep::Listed,
+            false if self.open.get() == 0 => Keep::Idle,
             _ => Keep::Start,
         };
         {

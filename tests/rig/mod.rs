@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod clips;
 pub mod fault_disk;
+pub mod firefox;
 pub mod gst_server;
 pub mod http;
 pub mod json;

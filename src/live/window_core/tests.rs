@@ -110,6 +110,8 @@ fn a_group_of_pictures_without_an_end_is_cut_after_six_seconds() {
 #[test]
 fn without_viewers_only_what_one_starts_with_is_kept() {
     let (mut window, mut camera) = (Window::new(0, 18), Camera::new());
+    film(&mut window, &mut camera, 40, 30, Keep::Idle);
+    assert_eq!(window.end() - window.first, 10, "from the newest keyframe on");
     film(&mut window, &mut camera, 40, 30, Keep::Start);
     assert_eq!(window.listed().count(), 1);
     assert_eq!(encode_playlist(&window, ""), None);
