@@ -31,7 +31,17 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("store", &["config", "ledger", "media", "system"]),
     (
         "stream",
-        &["buffer", "config", "ingest", "ledger", "live::feed", "media", "nvr::snapshot", "system"],
+        &[
+            "buffer",
+            "config",
+            "ingest",
+            "ledger",
+            "live::feed",
+            "live::sub_feed",
+            "media",
+            "nvr::snapshot",
+            "system",
+        ],
     ),
 ];
 /// `system` stands on nothing.

@@ -128,6 +128,7 @@ pub fn encode_stream(config: &StreamConfig) -> Vec<u8> {
         .u8(u8::from(config.record))
         .option(config.retention_days.map(u64::from))
         .option(config.max_storage_size)
+        .text(config.sub_url.as_deref().unwrap_or_default())
         .done()
 }
 
@@ -146,6 +147,7 @@ pub fn decode_stream(id: u32, record: &[u8]) -> Option<StreamConfig> {
         record: fields.u8()? != 0,
         retention_days: fields.option().and_then(|days| days.try_into().ok()),
         max_storage_size: fields.option(),
+        sub_url: fields.text().filter(|url| !url.is_empty()),
     })
 }
 
@@ -263,10 +265,14 @@ mod tests {
             record: true,
             retention_days: None,
             max_storage_size: None,
+            sub_url: None,
         };
         let record = encode_stream(&config);
-        assert_eq!(decode_stream(1, &record[..record.len() - 18]), Some(config.clone()));
+        assert_eq!(decode_stream(1, &record[..record.len() - 20]), Some(config.clone()));
         let more = StreamConfig { retention_days: Some(0), max_storage_size: Some(9), ..config };
+        let record = encode_stream(&more);
+        assert_eq!(decode_stream(1, &record[..record.len() - 2]), Some(more.clone()));
+        let more = StreamConfig { sub_url: Some("rtsp://cam/2".into()), ..more };
         assert_eq!(decode_stream(1, &encode_stream(&more)), Some(more));
     }
 

@@ -52,6 +52,7 @@ fn stream(id: u32) -> StreamConfig {
         record: false,
         retention_days: None,
         max_storage_size: Some(3),
+        sub_url: Some("rtsp://cam/sub".into()),
     }
 }
 
