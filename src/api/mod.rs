@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod openapi;
 pub mod page;
 pub mod password;
+pub mod pictures;
 pub mod query;
 pub mod recording_list;
 pub mod recordings;
@@ -21,6 +22,7 @@ pub mod serve;
 pub mod session;
 pub mod settings;
 pub mod storage;
+pub mod streaming;
 pub mod streams;
 pub mod system;
 pub mod wire;
@@ -98,6 +100,8 @@ pub enum Reply {
     LogIn { credentials: String, body: String },
     /// The gate ends the session of the request.
     LogOut,
+    /// The live service serves the connection itself.
+    Live(wire::LiveOrder),
 }
 
 /// What the gate needs to send a file.
@@ -153,6 +157,10 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::System => system::get(ctx),
         Route::Settings => Ok(settings::get(ctx)),
         Route::Session => Ok(session::get(ctx)),
+        Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
+        Route::LiveSocket(id) => streaming::socket(ctx, id),
+        Route::Mjpeg(id) => pictures::mjpeg(ctx, id, query),
+        Route::Snapshot(id) => pictures::snapshot(ctx, id, query),
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
         Route::Asset(asset) => Ok(page::get(asset)),

@@ -22,4 +22,5 @@ pub mod reply_core;
 mod respond;
 pub mod session_core;
 mod upstream;
+pub mod viewer;
 mod wire;
