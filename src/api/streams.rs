@@ -144,13 +144,21 @@ fn to_json(view: &StreamView) -> String {
 }
 
 fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
+    let patch = read_fields(fields)?;
+    fields.ignore(&READ_ONLY);
+    fields.finish()?;
+    Ok(patch)
+}
+
+/// The writable fields, each in its range; what else there is, is not looked at.
+pub(super) fn read_fields(fields: &Fields) -> Result<StreamPatch, ApiError> {
     let name = fields.text("name")?;
     name.map(check_name).transpose()?;
     let url = fields.text("url")?;
     url.map(|url| check_url("url", url)).transpose()?;
     let sub_url = fields.text_or_null("sub_url")?;
     sub_url.flatten().map(|url| check_url("sub_url", url)).transpose()?;
-    let patch = StreamPatch {
+    Ok(StreamPatch {
         name: name.map(str::to_owned),
         url: url.map(str::to_owned),
         enabled: fields.boolean("enabled")?,
@@ -163,10 +171,7 @@ fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
         retention_days: fields.whole_or_null("retention_days", &RETENTION_DAYS_RANGE)?,
         max_storage_size: fields.whole_or_null("max_storage_size", &MAX_STORAGE_SIZE_RANGE)?,
         sub_url: sub_url.map(|url| url.map(str::to_owned)),
-    };
-    fields.ignore(&READ_ONLY);
-    fields.finish()?;
-    Ok(patch)
+    })
 }
 
 #[cfg(test)]

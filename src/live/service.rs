@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smol::future::or;
@@ -19,7 +20,7 @@ use super::{hls, jpeg, snapshot, ws};
 use crate::api::wire::{LiveKind, LiveOrder, QUALITY, QUALITY_SUB};
 use crate::http::viewer::{LiveService, Serving, Stop, Viewer};
 use crate::media::format::VideoCodec;
-use crate::media::packet::Track;
+use crate::media::packet::{Packet, Track};
 use crate::system::{clock, wait};
 
 /// No packet for so long: there is no picture for somebody new.
@@ -169,6 +170,12 @@ impl Live {
         let is_wished = order.argument(QUALITY).map_or(is_picture, |wish| wish == QUALITY_SUB);
         let subs = self.subs.borrow();
         subs.get(&order.stream).filter(|_| is_wished).map(Rc::clone)
+    }
+
+    /// The newest keyframe of a stream that runs.
+    pub fn newest_key(&self, stream: u32) -> Option<Arc<Packet>> {
+        let feed = self.feeds.borrow().get(&stream).map(Rc::clone)?;
+        if shows(&feed) { jpeg::newest_key(&feed) } else { None }
     }
 
     /// A place for an endless viewer.

@@ -19,7 +19,7 @@ use crate::ingest::{SourceEvent, Unit};
 use crate::ledger::span_core::{Span, State as LedgerState};
 use crate::live::feed::Feed as LiveFeed;
 use crate::media::format::{AudioCodec, AudioFormat, VideoFormat};
-use crate::media::packet::Track;
+use crate::media::packet::{Packet, Track};
 use crate::nvr::snapshot::{Actual, StreamStatus};
 use crate::system::clock;
 

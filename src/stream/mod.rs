@@ -9,4 +9,6 @@ pub mod meter_core;
 pub mod stamp_core;
 pub mod sub;
 pub mod supervisor;
+pub mod trial;
+pub mod trial_core;
 pub mod wall_core;

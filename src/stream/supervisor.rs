@@ -29,16 +29,23 @@ pub struct Source {
     pub fps: u16,
 }
 
+impl Source {
+    /// The feed that is recorded.
+    pub fn main(config: &StreamConfig) -> Self {
+        Self {
+            url: config.url.clone(),
+            label: config.name.clone(),
+            width: config.width,
+            height: config.height,
+            fps: config.fps,
+        }
+    }
+}
+
 /// Runs until `stop` asks. Takes at most a second longer: the camera is told goodbye.
 pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping) {
     let mut backoff = Backoff::default();
-    let source = Source {
-        url: config.url,
-        label: config.name,
-        width: config.width,
-        height: config.height,
-        fps: config.fps,
-    };
+    let source = Source::main(&config);
     while !stop.is_asked() {
         let mut is_good = false;
         let mut sink = |event: SourceEvent| {
