@@ -8,6 +8,7 @@ pub mod depacketize_h264;
 pub mod depacketize_h265;
 pub mod depacketize_mjpeg;
 pub mod depacketize_opus;
+pub mod habits_core;
 pub mod jpeg_header;
 pub mod offset;
 pub mod pattern_core;
@@ -61,7 +62,8 @@ pub enum SourceEvent {
 pub enum IngestError {
     /// The camera refused the user name or password: shown as `error`, tried again every 5 minutes.
     Unauthorized,
-    /// Trying again soon does not help (no such path, no codec that we take): `error`, every 5 minutes.
+    /// Trying again hardly helps (no such path, no codec that we take): `error`, with longer and longer
+    /// pauses, up to 5 minutes.
     Refused { what: String },
     /// Nothing came for this long: reconnect with back-off.
     Silent { timeout: Duration },

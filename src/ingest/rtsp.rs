@@ -19,6 +19,7 @@ use super::rtsp_message::ITEM_BYTES_MAX;
 use super::session_core::{End, Memory, SessionCore};
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent};
+use crate::system::clock;
 
 /// From the name to the open connection.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -69,7 +70,8 @@ pub async fn run(
     let (mut redirects, mut again) = (0, 0);
     loop {
         let Some(stream) = connect(&target, stop.as_mut()).await? else { return Ok(()) };
-        let core = SessionCore::new(target.clone(), memory, Instant::now());
+        let mut core = SessionCore::new(target.clone(), memory, Instant::now());
+        core.set_wall(Instant::now(), clock::wall_ms());
         let mut session = Session { stream, core, unparsed: Vec::new() };
         let ended = session.run(sink, is_watched, stop.as_mut()).await;
         session.core.finish(sink);
@@ -107,7 +109,11 @@ pub async fn run(
 fn new_memory(url: &RtspUrl) -> Memory {
     // A client nonce that can be guessed is no worse than Digest without one.
     let seed = getrandom::u64().unwrap_or(0);
-    Memory { auth: Auth::new(url.credentials.clone(), seed), skips_audio: false }
+    Memory {
+        auth: Auth::new(url.credentials.clone(), seed),
+        skips_audio: false,
+        needs_get_parameter: false,
+    }
 }
 
 /// `None`: stopped before there was a connection.

@@ -2,6 +2,7 @@
 //!
 //! In here: OPTIONS, DESCRIBE, SETUP, PLAY, keep-alive, watchdogs, what answers mean, which frame is
 //! whose. Not in here: the socket and the timer (`rtsp.rs`), text of headers (`session_setup.rs`).
+//! Over 600 lines because one state machine is read at one go.
 //! Invariant S1: no input makes it panic, send without bound, or show a password.
 
 use std::time::{Duration, Instant};
@@ -51,6 +52,8 @@ pub struct Memory {
     pub auth: Auth,
     /// The camera hung up on the SETUP of the audio.
     pub skips_audio: bool,
+    /// It let the session die though OPTIONS came in time: GET_PARAMETER must keep it, listed or not.
+    pub needs_get_parameter: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,12 @@ pub struct SessionCore {
     tracks: Tracks,
     played_at: Option<Instant>,
     advice_given: u32,
+    /// Advice from before `Started`, which begins a new list.
+    early_advice: heapless::Vec<String, 4>,
+    /// When bytes or a timer came last.
+    seen_at: Instant,
+    /// The recorder's clock at a moment, in Unix milliseconds.
+    wall: Option<(Instant, i64)>,
 }
 
 type Out<'a> = &'a mut dyn FnMut(SourceEvent);
@@ -105,6 +114,7 @@ impl SessionCore {
         let mut core = Self {
             base: url.request.clone(),
             url,
+            has_get_parameter: memory.needs_get_parameter,
             memory,
             parser: Parser::default(),
             output: Vec::new(),
@@ -114,15 +124,22 @@ impl SessionCore {
             asked_at: now,
             session: None,
             timeout: TIMEOUT_DEFAULT,
-            has_get_parameter: false,
             has_range: true,
             tracks: Tracks::default(),
             bye_at: None,
             played_at: None,
             advice_given: 0,
+            early_advice: heapless::Vec::new(),
+            seen_at: now,
+            wall: None,
         };
         core.ask("OPTIONS", core.url.request.clone(), now);
         core
+    }
+
+    /// Tells the recorder's own clock, in Unix milliseconds, to judge the camera's by.
+    pub fn set_wall(&mut self, now: Instant, wall_ms: i64) {
+        self.wall = Some((now, wall_ms));
     }
 
     /// Bytes to be sent; the shell takes from the front what it sent.
@@ -164,6 +181,7 @@ impl SessionCore {
     /// Takes what the camera sent. Returns how many bytes were used; the rest comes again in front of
     /// what follows.
     pub fn receive(&mut self, bytes: &[u8], now: Instant, out: Out<'_>) -> Result<usize, End> {
+        self.seen_at = now;
         let mut used = 0;
         while let Some((item, size)) =
             self.parser.parse(&bytes[used..], self.tracks.signatures())?
@@ -189,6 +207,10 @@ impl SessionCore {
     pub fn poll(&mut self, now: Instant, out: Out<'_>) -> Result<Instant, End> {
         if matches!(self.step, Step::Teardown | Step::Over) {
             return Ok(now + ANSWER_WAIT);
+        }
+        self.seen_at = now;
+        while let Some(advice) = self.tracks.advice(now) {
+            self.advise(advice, out);
         }
         let mut wait_until = now + ANSWER_WAIT;
         let is_playing = matches!(self.step, Step::Playing);
@@ -241,7 +263,20 @@ impl SessionCore {
             self.memory.skips_audio = true;
             return End::Again;
         }
+        if self.is_dropped_in_spite_of_options() {
+            self.memory.needs_get_parameter = true;
+            return End::Again;
+        }
         lost(what)
+    }
+
+    /// Whether the session died at its timeout though it was kept by OPTIONS (quirk 2: EvoStream answers
+    /// them and does not count them).
+    fn is_dropped_in_spite_of_options(&self) -> bool {
+        let Some(played_at) = self.played_at else { return false };
+        let lived = self.seen_at.saturating_duration_since(played_at);
+        let is_at_timeout = lived >= self.timeout * 3 / 4 && lived <= self.timeout * 3 / 2;
+        is_at_timeout && self.step == Step::Playing && !self.has_get_parameter
     }
 
     /// Sends a request with the headers that its method needs.
@@ -372,7 +407,8 @@ impl SessionCore {
             return Err(self.redirect(message));
         }
         if let Some((id, timeout)) = message.field("Session").and_then(setup::parse_session) {
-            (self.session, self.timeout) = (Some(id), timeout);
+            // Many say the timeout once, in the answer to SETUP.
+            (self.session, self.timeout) = (Some(id), timeout.unwrap_or(self.timeout));
         }
         let is_ok = (200..300).contains(&status);
         match self.step {
@@ -387,7 +423,12 @@ impl SessionCore {
                 self.ask("PLAY", self.base.clone(), now);
             }
             Step::Playing => self.kept_alive(&pending, status)?,
-            _ => return Err(End::Failed(setup::refusal(pending.method, status))),
+            _ => {
+                if let Some(advice) = setup::advice_of(pending.method, status) {
+                    out(SourceEvent::Advice(advice));
+                }
+                return Err(End::Failed(setup::refusal(pending.method, status)));
+            }
         }
         Ok(())
     }
@@ -421,7 +462,11 @@ impl SessionCore {
             self.advise("camera hangs up when asked for sound: recording without".to_owned(), out);
         }
         let video_url = chosen.video.1.clone();
-        self.tracks.video = Some(Placed::new(chosen.video));
+        let mut video = Placed::new(chosen.video);
+        if let Some((at, wall_ms)) = self.wall {
+            video.track.habits.set_wall(at, wall_ms);
+        }
+        self.tracks.video = Some(video);
         self.tracks.audio = audio.map(Placed::new);
         self.step = Step::SetupVideo;
         self.ask("SETUP", video_url, now);
@@ -487,6 +532,9 @@ impl SessionCore {
             let video = self.tracks.video.as_mut().and_then(|video| video.track.format());
             let audio = self.tracks.audio.as_ref().and_then(|audio| audio.track.format().cloned());
             out(SourceEvent::Started { video, audio });
+            for text in std::mem::take(&mut self.early_advice) {
+                out(SourceEvent::Advice(text));
+            }
         }
     }
 
@@ -540,7 +588,10 @@ impl SessionCore {
 
     fn advise(&mut self, text: String, out: Out<'_>) {
         self.advice_given += 1;
-        if self.advice_given <= ADVICE_MAX {
+        if self.played_at.is_none() {
+            // Four fit: one each for sound that is unknown, refused, or hung up on.
+            let _ = self.early_advice.push(text);
+        } else if self.advice_given <= ADVICE_MAX {
             out(SourceEvent::Advice(text));
         }
     }

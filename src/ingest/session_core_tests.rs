@@ -23,7 +23,7 @@ struct Talk {
 fn memory(credentials: bool) -> Memory {
     let url = RtspUrl::parse("rtsp://user:secret@cam/1").unwrap();
     let auth = Auth::new(url.credentials.filter(|_| credentials), 1);
-    Memory { auth, skips_audio: false }
+    Memory { auth, skips_audio: false, needs_get_parameter: false }
 }
 
 impl Talk {
@@ -393,6 +393,7 @@ fn a_camera_that_hangs_up_on_its_sound_is_asked_without() {
     talk.describe(SDP).unwrap();
     talk.core.output().clear();
     talk.turn(200, "Session: 1\r\n", "PLAY");
+    talk.answer(200, "").unwrap();
     assert_eq!(talk.advice(), ["camera hangs up when asked for sound: recording without"]);
 }
 
@@ -406,7 +407,7 @@ fn refused_sound_does_not_stop_the_video() {
     talk.turn(400, "", "PLAY");
     talk.answer(200, "").unwrap();
     assert_eq!(talk.advice(), ["camera refuses its sound: recording without"]);
-    assert!(matches!(talk.events[1], SourceEvent::Started { audio: None, .. }));
+    assert!(matches!(talk.events[0], SourceEvent::Started { audio: None, .. }));
 }
 
 #[track_caller]

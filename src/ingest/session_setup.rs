@@ -89,8 +89,9 @@ pub fn refusal(method: &str, status: u16) -> IngestError {
     refused(what)
 }
 
-/// Session identifier and its timeout, from a `Session` header. `None`: there is no identifier.
-pub fn parse_session(value: &str) -> Option<(String, Duration)> {
+/// Session identifier, and the timeout if there is one, from a `Session` header. `None`: there is no
+/// identifier.
+pub fn parse_session(value: &str) -> Option<(String, Option<Duration>)> {
     let mut parts = value.split(';').map(str::trim);
     let id = parts.next().filter(|id| !id.is_empty() && id.len() <= SESSION_BYTES_MAX)?;
     let timeout = parts.find_map(|part| {
@@ -98,8 +99,7 @@ pub fn parse_session(value: &str) -> Option<(String, Duration)> {
         let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
         value.trim().parse().ok().filter(|_| is_timeout).map(Duration::from_secs)
     });
-    let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT).clamp(TIMEOUT_MIN, TIMEOUT_MAX);
-    Some((id.to_owned(), timeout))
+    Some((id.to_owned(), timeout.map(|timeout| timeout.clamp(TIMEOUT_MIN, TIMEOUT_MAX))))
 }
 
 /// The channel for RTP that a `Transport` header gives; cameras give others than asked for, one
@@ -109,6 +109,17 @@ pub fn parse_channel(transport: Option<&str>, asked: u8) -> u8 {
     let mut ids = params.filter_map(|param| param.trim().split_once('='));
     let ids = ids.find(|(name, _)| name.trim().eq_ignore_ascii_case("interleaved"));
     ids.and_then(|(_, ids)| ids.split('-').next()?.trim().parse().ok()).unwrap_or(asked)
+}
+
+/// What the owner may do about a refusal, if it is of this kind (quirk 9).
+pub fn advice_of(method: &str, status: u16) -> Option<String> {
+    let is_full = status == 453 || status == 503 && matches!(method, "SETUP" | "PLAY");
+    is_full.then(|| {
+        format!(
+            "the camera has no session left ({status}): many allow two at once, so close other programs that \
+             watch it, or let them watch this recorder instead"
+        )
+    })
 }
 
 /// Whether a camera answers the wish for TCP with UDP ports.
@@ -177,15 +188,16 @@ mod tests {
     #[test]
     fn sessions_have_a_sane_timeout() {
         let check = |value, id: &str, seconds| {
-            let want = Some((id.to_owned(), Duration::from_secs(seconds)));
+            let seconds: Option<u64> = seconds;
+            let want = Some((id.to_owned(), seconds.map(Duration::from_secs)));
             assert_eq!(parse_session(value), want, "{value}");
         };
-        check("12;timeout=10", "12", 10);
-        check(" 12 ; Timeout = 30 ", "12", 30);
-        check("12", "12", 60);
-        check("12;timeout=0", "12", 4);
-        check("12;timeout=x", "12", 60);
-        check("12;timeout=99999999999", "12", 120);
+        check("12;timeout=10", "12", Some(10));
+        check(" 12 ; Timeout = 30 ", "12", Some(30));
+        check("12", "12", None);
+        check("12;timeout=0", "12", Some(4));
+        check("12;timeout=x", "12", None);
+        check("12;timeout=99999999999", "12", Some(120));
         assert_eq!(parse_session(";timeout=5"), None);
     }
 

@@ -142,6 +142,9 @@ impl Tracks {
             })
         };
         let [video, audio] = self.streams().map(is_of);
+        if let Some(placed) = &mut self.video {
+            placed.track.habits.note_clock(report.ntp, now);
+        }
         let report = Report { ntp: report.ntp, timestamp: report.timestamp, at: now };
         match (video, audio) {
             (true, false) => self.offset.note(0, report),
@@ -259,6 +262,11 @@ impl Tracks {
         if let Some(video) = &mut self.video {
             video.track.finish(&mut self.origin, out);
         }
+    }
+
+    /// What the owner can mend, one by one, each once.
+    pub fn advice(&mut self, now: Instant) -> Option<String> {
+        self.video.as_mut()?.track.habits.advice(now)
     }
 
     /// Bytes were lost. True for the first time.

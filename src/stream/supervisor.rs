@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use smol::future::FutureExt;
 
-use super::backoff_core::Backoff;
+use super::backoff_core::{Backoff, Cause};
 use super::hub::Hub;
 use crate::config::stream::StreamConfig;
 use crate::ingest::{IngestError, SourceEvent, rtsp, testpattern};
@@ -38,14 +38,18 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
         if stop.is_asked() {
             return;
         }
-        let (status, is_refused, why) = match ended {
-            Err(error @ (IngestError::Unauthorized | IngestError::Refused { .. })) => {
-                (StreamStatus::Error, true, error.to_string())
+        let (status, cause, why) = match ended {
+            Err(error) => {
+                let (status, cause) = match error {
+                    IngestError::Unauthorized => (StreamStatus::Error, Cause::Unauthorized),
+                    IngestError::Refused { .. } => (StreamStatus::Error, Cause::Refused),
+                    _ => (StreamStatus::Reconnecting, Cause::Passing),
+                };
+                (status, cause, error.to_string())
             }
-            Err(error) => (StreamStatus::Reconnecting, false, error.to_string()),
-            Ok(()) => (StreamStatus::Reconnecting, false, "the source ended".to_owned()),
+            Ok(()) => (StreamStatus::Reconnecting, Cause::Passing, "the source ended".to_owned()),
         };
-        let pause = backoff.next(is_good, is_refused, random());
+        let pause = backoff.next(is_good, cause, random());
         log::warn!("stream {}: {why}; next try in {} s", config.id, pause.as_secs().max(1));
         hub.set_status(status, why);
         wait::pause(pause).or(stop.asked()).await;
