@@ -147,14 +147,19 @@ fn ledger(nvr: &Nvr, id: u64) -> Vec<String> {
     let path = format!("/api/v1/streams/{id}/ledger?start={start}&end={end}");
     let ledger = nvr.json("GET", &path, None);
     let spans = ledger.field("spans").items().iter();
-    // The list gives times to the second, and so the first of these is from before the stream was known.
+    // The list gives times to the second, so the ends are a little off: nothing of what is there counts, nor does
+    // a new connection that came at once.
     let is_long = |span: &&miniserde::json::Value| {
         let ms = |name| {
             let text = span.field(name).text();
             lightnvr::system::clock::parse_rfc3339_ms(text).expect("a time")
         };
-        ms("end") - ms("start") > 1000
-            || !["source_down", "disabled", "not_configured"].contains(&span.field("state").text())
+        let least_ms = match span.field("state").text() {
+            "recorded" => 0,
+            "not_configured" | "disabled" => 1000,
+            _ => 500,
+        };
+        ms("end") - ms("start") > least_ms
     };
     spans.filter(is_long).map(|span| span.field("state").text().to_owned()).collect()
 }

@@ -10,6 +10,7 @@ use crate::config::stream::{
     FPS_RANGE, PRIORITY_RANGE, SIDE_RANGE, StreamConfig, StreamPatch, check_name, check_url,
     codec_named,
 };
+use crate::config::transport::Transport;
 use crate::nvr::command::Command;
 use crate::nvr::snapshot::{Actual, StreamView};
 
@@ -128,13 +129,17 @@ fn one(view: &StreamView) -> Reply {
     Reply::Json(to_json(view))
 }
 
-/// The JSON of one stream; overrides that it does not have are left out, which miniserde can't.
+/// The JSON of one stream; overrides that it does not have, and a transport that is the usual one, are left out,
+/// which miniserde can't.
 fn to_json(view: &StreamView) -> String {
     let mut out = json::to_string(&StreamOut::new(view));
     out.truncate(out.len() - 1);
     let (days, size) = (view.config.retention_days, view.config.max_storage_size);
     out.extend(days.map(|days| format!(r#","retention_days":{days}"#)));
     out.extend(size.map(|size| format!(r#","max_storage_size":{size}"#)));
+    if view.config.transport != Transport::Auto {
+        out.push_str(&format!(r#","transport":"{}""#, view.config.transport.name()));
+    }
     out.push('}');
     out
 }
@@ -156,6 +161,7 @@ fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
         record: fields.boolean("record")?,
         retention_days: fields.whole_or_null("retention_days", &RETENTION_DAYS_RANGE)?,
         max_storage_size: fields.whole_or_null("max_storage_size", &MAX_STORAGE_SIZE_RANGE)?,
+        transport: fields.word("transport", "must be auto, tcp or udp", Transport::named)?,
     };
     fields.ignore(&READ_ONLY);
     fields.finish()?;
@@ -187,6 +193,7 @@ mod tests {
         check_bad(r#"{"name":""}"#, "name", "1 to 64");
         check_bad(r#"{"url":"ftp://x"}"#, "url", "rtsp://");
         check_bad(r#"{"codec":"H264"}"#, "codec", "h264, h265 or mjpeg, got \"H264\"");
+        check_bad(r#"{"transport":"UDP"}"#, "transport", "auto, tcp or udp, got \"UDP\"");
         check_bad(r#"{"enabled":1}"#, "enabled", "true or false, got 1");
         check_bad(r#"{"priority":101}"#, "priority", "from 0 to 100");
         check_bad(r#"{"retention_days":-1}"#, "retention_days", "from 0 to 36500 or null, got -1");

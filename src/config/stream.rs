@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::settings::{MAX_STORAGE_SIZE_RANGE, RETENTION_DAYS_RANGE};
+use super::transport::Transport;
 use super::{FieldError, check_range, url};
 use crate::media::format::VideoCodec;
 
@@ -43,6 +44,7 @@ pub struct StreamConfig {
     pub retention_days: Option<u32>,
     /// Bytes that recordings of this stream may take, beside the setting for all together; 0 for no limit.
     pub max_storage_size: Option<u64>,
+    pub transport: Transport,
 }
 
 /// Any subset of the changeable fields: the body of POST and PUT, each field already in its range.
@@ -61,6 +63,7 @@ pub struct StreamPatch {
     /// `Some(None)` clears the override.
     pub retention_days: Option<Option<u32>>,
     pub max_storage_size: Option<Option<u64>>,
+    pub transport: Option<Transport>,
 }
 
 impl StreamConfig {
@@ -114,6 +117,7 @@ impl StreamConfig {
             record: true,
             retention_days: None,
             max_storage_size: None,
+            transport: Transport::Auto,
         }
     }
 
@@ -131,6 +135,7 @@ impl StreamConfig {
             record: patch.record.unwrap_or(self.record),
             retention_days: patch.retention_days.unwrap_or(self.retention_days),
             max_storage_size: patch.max_storage_size.unwrap_or(self.max_storage_size),
+            transport: patch.transport.unwrap_or(self.transport),
         }
     }
 
@@ -155,7 +160,7 @@ impl fmt::Debug for StreamConfig {
         write!(
             f,
             "stream {} {:?} {:?} enabled={} {}x{}@{} {} priority={} record={} \
-             retention_days={:?} max_storage_size={:?}",
+             retention_days={:?} max_storage_size={:?} transport={}",
             self.id,
             self.name,
             self.url_masked(),
@@ -167,7 +172,8 @@ impl fmt::Debug for StreamConfig {
             self.priority,
             self.record,
             self.retention_days,
-            self.max_storage_size
+            self.max_storage_size,
+            self.transport.name()
         )
     }
 }
@@ -186,6 +192,7 @@ impl fmt::Debug for StreamPatch {
             .field("record", &self.record)
             .field("retention_days", &self.retention_days)
             .field("max_storage_size", &self.max_storage_size)
+            .field("transport", &self.transport)
             .finish()
     }
 }

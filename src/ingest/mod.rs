@@ -12,6 +12,8 @@ pub mod habits_core;
 pub mod jpeg_header;
 pub mod offset;
 pub mod pattern_core;
+pub mod reorder_core;
+pub mod report_core;
 pub mod rtp;
 pub mod rtsp;
 pub mod rtsp_message;
@@ -22,6 +24,8 @@ pub mod session_tracks;
 pub mod testpattern;
 pub mod timeline;
 pub mod track;
+pub mod udp;
+pub mod udp_core;
 pub mod url;
 
 use std::sync::Arc;

@@ -11,8 +11,10 @@ use super::auth::Auth;
 use super::rtsp_message::{self as wire, BadMessage, Item, Message, Parser, Start};
 use super::session_setup::{self as setup, TIMEOUT_DEFAULT};
 use super::session_tracks::{Counters, Frame, Placed, Tracks};
+use super::udp_core::{TRACKS, UdpCore};
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent, sdp};
+use crate::config::transport::Transport;
 
 /// How long the sound may go on after the video's good-bye.
 const BYE_WAIT: Duration = Duration::from_millis(500);
@@ -54,6 +56,10 @@ pub struct Memory {
     pub skips_audio: bool,
     /// It let the session die though OPTIONS came in time: GET_PARAMETER must keep it, listed or not.
     pub needs_get_parameter: bool,
+    /// As configured.
+    pub transport: Transport,
+    /// It answered 461 to RTP over TCP.
+    pub refuses_tcp: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +102,8 @@ pub struct SessionCore {
     has_get_parameter: bool,
     has_range: bool,
     tracks: Tracks,
+    /// Once there are ports.
+    udp: Option<UdpCore>,
     played_at: Option<Instant>,
     advice_given: u32,
     /// Advice from before `Started`, which begins a new list.
@@ -126,6 +134,7 @@ impl SessionCore {
             timeout: TIMEOUT_DEFAULT,
             has_range: true,
             tracks: Tracks::default(),
+            udp: None,
             bye_at: None,
             played_at: None,
             advice_given: 0,
@@ -154,7 +163,8 @@ impl SessionCore {
 
     /// What was dropped so far.
     pub fn counters(&self) -> Counters {
-        self.tracks.counters()
+        let (late, overflows) = self.udp.as_ref().map_or((0, 0), UdpCore::late);
+        Counters { packets_late: late, waits_cut: overflows, ..self.tracks.counters() }
     }
 
     /// The connection ended; what the next one may know.
@@ -176,6 +186,51 @@ impl SessionCore {
         if self.step == Step::Teardown {
             self.ask("TEARDOWN", self.base.clone(), now);
         }
+    }
+
+    /// Whether the session cannot go on without ports for UDP.
+    pub fn wants_ports(&self) -> bool {
+        self.step == Step::SetupVideo && self.pending.is_none() && self.udp.is_none()
+    }
+
+    /// Tells our ports for RTP, each with one for RTCP behind it, and our name in reports.
+    pub fn set_ports(&mut self, ports: [u16; TRACKS], ssrc: u32, now: Instant) {
+        self.udp = Some(UdpCore::new(ports, ssrc, now));
+        self.set_up_video(now);
+    }
+
+    /// Takes a packet of UDP: of track 0, the video, or 1; RTP, or RTCP if `is_control`.
+    pub fn datagram(
+        &mut self,
+        track: usize,
+        is_control: bool,
+        bytes: &[u8],
+        now: Instant,
+        out: Out<'_>,
+    ) -> Result<(), End> {
+        let Some(udp) = &mut self.udp else { return Ok(()) };
+        let channel = udp_channel(track);
+        if is_control {
+            udp.note_control(track, bytes, now);
+            return self.frame(channel + 1, bytes, now, out);
+        }
+        if udp.is_next(track, bytes, now) {
+            self.frame(channel, bytes, now, out)?;
+        }
+        self.drain(track, now, out)
+    }
+
+    /// Packets that waited for one that came, or will not come.
+    fn drain(&mut self, track: usize, now: Instant, out: Out<'_>) -> Result<(), End> {
+        while let Some(bytes) = self.udp.as_mut().and_then(|udp| udp.pop(track, now)) {
+            self.frame(udp_channel(track), &bytes, now, out)?;
+        }
+        Ok(())
+    }
+
+    /// Receiver reports that are due: track, the camera's port, bytes.
+    pub fn reports(&mut self, now: Instant) -> heapless::Vec<(usize, u16, Vec<u8>), TRACKS> {
+        self.udp.as_mut().map(|udp| udp.reports(now)).unwrap_or_default()
     }
 
     /// Takes what the camera sent. Returns how many bytes were used; the rest comes again in front of
@@ -213,6 +268,10 @@ impl SessionCore {
             self.advise(advice, out);
         }
         let mut wait_until = now + ANSWER_WAIT;
+        if self.udp.is_some() {
+            (0..TRACKS).try_for_each(|track| self.drain(track, now, out))?;
+            wait_until = self.udp.as_ref().map_or(wait_until, |udp| wait_until.min(udp.due_at()));
+        }
         let is_playing = matches!(self.step, Step::Playing);
         if let Some(pending) = &self.pending
             && !is_playing
@@ -306,6 +365,9 @@ impl SessionCore {
     }
 
     fn transport_asked(&self) -> String {
+        if let Some(udp) = &self.udp {
+            return udp.transport(usize::from(self.step == Step::SetupAudio));
+        }
         let channel = self.channel_asked();
         format!("RTP/AVP/TCP;unicast;interleaved={channel}-{}", u16::from(channel) + 1)
     }
@@ -415,6 +477,7 @@ impl SessionCore {
             Step::Options => self.options_answered(message, now),
             Step::Describe if is_ok => self.described(message, now, out)?,
             Step::SetupVideo if is_ok => self.video_set_up(message, now)?,
+            Step::SetupVideo if status == 461 => self.change_transport(now)?,
             Step::SetupAudio => self.audio_set_up(message, is_ok, now, out),
             Step::Play if is_ok => self.played(message, now, out),
             // Quirk: cameras that know no ranges; then there is nothing to be said about it.
@@ -461,7 +524,6 @@ impl SessionCore {
         if self.memory.skips_audio {
             self.advise("camera hangs up when asked for sound: recording without".to_owned(), out);
         }
-        let video_url = chosen.video.1.clone();
         let mut video = Placed::new(chosen.video);
         if let Some((at, wall_ms)) = self.wall {
             video.track.habits.set_wall(at, wall_ms);
@@ -469,18 +531,44 @@ impl SessionCore {
         self.tracks.video = Some(video);
         self.tracks.audio = audio.map(Placed::new);
         self.step = Step::SetupVideo;
-        self.ask("SETUP", video_url, now);
+        self.set_up_video(now);
+        Ok(())
+    }
+
+    /// Asks, if ports are there where they are needed.
+    fn set_up_video(&mut self, now: Instant) {
+        let is_udp = self.memory.transport == Transport::Udp || self.memory.refuses_tcp;
+        let url = self.tracks.video.as_ref().map(|video| video.url.clone());
+        if let Some(url) = url.filter(|_| !is_udp || self.udp.is_some()) {
+            self.ask("SETUP", url, now);
+        }
+    }
+
+    /// The camera refuses this transport (quirk 23): the other one, on the same connection, if it may be.
+    fn change_transport(&mut self, now: Instant) -> Result<(), End> {
+        if self.memory.transport != Transport::Auto || self.memory.refuses_tcp {
+            return Err(End::Failed(setup::no_transport(self.memory.transport)));
+        }
+        self.memory.refuses_tcp = true;
+        self.set_up_video(now);
         Ok(())
     }
 
     fn video_set_up(&mut self, message: &Message, now: Instant) -> Result<(), End> {
         let transport = message.field("Transport");
-        if setup::is_udp(transport) {
-            return Err(End::Failed(setup::refusal("SETUP", 461)));
+        if !setup::is_granted(transport, self.udp.is_some()) {
+            return self.change_transport(now);
         }
-        let channel = setup::parse_channel(transport, self.channel_asked());
+        let channel = match self.udp {
+            Some(_) => udp_channel(0),
+            None => setup::parse_channel(transport, self.channel_asked()),
+        };
         if let Some(video) = &mut self.tracks.video {
             video.channel = channel;
+            if let Some(udp) = &mut self.udp {
+                let port = setup::parse_control_port(transport);
+                udp.set_up(0, video.track.stream.clock_rate, port);
+            }
         }
         match &self.tracks.audio {
             Some(audio) => {
@@ -495,10 +583,17 @@ impl SessionCore {
 
     fn audio_set_up(&mut self, message: &Message, is_ok: bool, now: Instant, out: Out<'_>) {
         let transport = message.field("Transport");
-        if is_ok && !setup::is_udp(transport) {
-            let channel = setup::parse_channel(transport, self.channel_asked());
+        if is_ok && setup::is_granted(transport, self.udp.is_some()) {
+            let channel = match self.udp {
+                Some(_) => udp_channel(1),
+                None => setup::parse_channel(transport, self.channel_asked()),
+            };
             if let Some(audio) = &mut self.tracks.audio {
                 audio.channel = channel;
+                if let Some(udp) = &mut self.udp {
+                    let port = setup::parse_control_port(transport);
+                    udp.set_up(1, audio.track.stream.clock_rate, port);
+                }
             }
         } else {
             self.tracks.audio = None;
@@ -595,6 +690,11 @@ impl SessionCore {
             out(SourceEvent::Advice(text));
         }
     }
+}
+
+/// The channel that stands for a track over UDP.
+fn udp_channel(track: usize) -> u8 {
+    if track == 0 { 0 } else { 2 }
 }
 
 #[cfg(test)]

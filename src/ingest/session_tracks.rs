@@ -35,6 +35,10 @@ pub struct Counters {
     pub junk_bytes: u64,
     /// Audio frames that could not be used, or were too many for one packet.
     pub audio_dropped: u64,
+    /// Packets over UDP that came twice, or after the wait for them.
+    pub packets_late: u64,
+    /// How often a bound ended the wait for a packet.
+    pub waits_cut: u64,
 }
 
 /// A track with its place on the connection.

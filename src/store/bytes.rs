@@ -4,6 +4,7 @@
 //! with a higher version is read as far as this program knows it, so that a store can go back one version.
 
 use crate::config::stream::StreamConfig;
+use crate::config::transport::Transport;
 use crate::media::format::VideoCodec;
 
 use super::row::{RecordingRow, StorageRow};
@@ -126,6 +127,7 @@ pub fn encode_stream(config: &StreamConfig) -> Vec<u8> {
         .u8(u8::from(config.record))
         .option(config.retention_days.map(u64::from))
         .option(config.max_storage_size)
+        .u8(config.transport.number())
         .done()
 }
 
@@ -144,6 +146,7 @@ pub fn decode_stream(id: u32, record: &[u8]) -> Option<StreamConfig> {
         record: fields.u8()? != 0,
         retention_days: fields.option().and_then(|days| days.try_into().ok()),
         max_storage_size: fields.option(),
+        transport: Transport::of_number(fields.u8().unwrap_or(0)),
     })
 }
 
@@ -246,10 +249,12 @@ mod tests {
             record: true,
             retention_days: None,
             max_storage_size: None,
+            transport: Transport::Auto,
         };
         let record = encode_stream(&config);
-        assert_eq!(decode_stream(1, &record[..record.len() - 18]), Some(config.clone()));
+        assert_eq!(decode_stream(1, &record[..record.len() - 19]), Some(config.clone()));
         let more = StreamConfig { retention_days: Some(0), max_storage_size: Some(9), ..config };
+        let more = StreamConfig { transport: Transport::Udp, ..more };
         assert_eq!(decode_stream(1, &encode_stream(&more)), Some(more));
     }
 

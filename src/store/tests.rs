@@ -48,6 +48,7 @@ fn stream(id: u32) -> StreamConfig {
         record: false,
         retention_days: None,
         max_storage_size: Some(3),
+        transport: crate::config::transport::Transport::Tcp,
     }
 }
 

@@ -82,7 +82,8 @@ async fn session(
         };
         return testpattern::run(request, codec, sink, stop.asked()).await;
     }
-    rtsp::run(&config.url, sink, is_watched, stop.asked()).await
+    let target = rtsp::Target { url: &config.url, transport: config.transport };
+    rtsp::run(target, sink, is_watched, stop.asked()).await
 }
 
 /// How long a stream may take to end before it is cut off.
