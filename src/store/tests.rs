@@ -53,6 +53,7 @@ fn stream(id: u32) -> StreamConfig {
         retention_days: None,
         max_storage_size: Some(3),
         sub_url: Some("rtsp://cam/sub".into()),
+        transport: crate::config::transport::Transport::Tcp,
     }
 }
 
