@@ -72,6 +72,7 @@ pub struct Request<'a> {
     /// Path and query as sent.
     pub target: &'a str,
     pub content_type: Option<&'a str>,
+    pub accept_encoding: Option<&'a str>,
     pub body: &'a [u8],
     /// Sent by the gate itself to fetch the next page of a list.
     pub is_follow_up: bool,
@@ -129,7 +130,10 @@ pub fn answer(ctx: &Ctx, request: &Request<'_>) -> Result<Reply, ApiError> {
         }
         Method::Post | Method::Put => change(ctx, route, &read_fields(request)?),
         Method::Delete => delete(ctx, route),
-        _ => read(ctx, route, query, request.is_follow_up),
+        _ => match route {
+            Route::Asset(asset) => Ok(page::get(asset, request.accept_encoding)),
+            _ => read(ctx, route, query, request.is_follow_up),
+        },
     }
 }
 
@@ -147,8 +151,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Settings => Ok(settings::get(ctx)),
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
-        Route::Asset(asset) => Ok(page::get(asset)),
-        Route::Password | Route::AdoptStorage | Route::NotFound => {
+        Route::Asset(_) | Route::Password | Route::AdoptStorage | Route::NotFound => {
             Err(ApiError::NotFound("Not found"))
         }
     }

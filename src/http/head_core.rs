@@ -62,6 +62,7 @@ impl fmt::Debug for Secret {
 pub struct Fields {
     pub content_type: Option<String>,
     pub accept: Option<String>,
+    pub accept_encoding: Option<String>,
     pub range: Option<String>,
     pub if_range: Option<String>,
     pub if_none_match: Option<String>,
@@ -201,6 +202,7 @@ struct Raw<'a> {
     if_modified_since: Option<&'a [u8]>,
     connection: Vec<&'a [u8]>,
     accept: Vec<&'a [u8]>,
+    accept_encoding: Vec<&'a [u8]>,
     if_none_match: Vec<&'a [u8]>,
 }
 
@@ -225,6 +227,10 @@ fn collect<'a>(headers: &[httparse::Header<'a>]) -> Result<Raw<'a>, Reject> {
             }
             "accept" => {
                 raw.accept.push(value);
+                continue;
+            }
+            "accept-encoding" => {
+                raw.accept_encoding.push(value);
                 continue;
             }
             "if-none-match" => {
@@ -335,6 +341,7 @@ fn fields_of(raw: &Raw<'_>) -> Fields {
     Fields {
         content_type: raw.content_type.and_then(visible),
         accept: join(&raw.accept),
+        accept_encoding: join(&raw.accept_encoding),
         range: raw.range.and_then(visible),
         if_range: raw.if_range.and_then(visible),
         if_none_match: join(&raw.if_none_match),
