@@ -10,6 +10,7 @@ CARGO_TARGET_DIR="$PWD/target"
 export CARGO_TARGET_DIR
 DEMO_DIR=target/demo
 VENV_DIR=target/venv
+NPM_DIR=target/npm
 
 usage() {
 	cat <<'USAGE'
@@ -111,7 +112,8 @@ need_gst() {
 need_test() {
 	need_gst
 	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv \
-		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux
+		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux \
+		node:nodejs npm:npm :gstreamer1.0-plugins-bad
 	# Debian's python3, because another one on PATH may come without venv.
 	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then
 		say "installing tests/requirements.txt into $VENV_DIR"
@@ -119,6 +121,14 @@ need_test() {
 		/usr/bin/python3 -m venv "$VENV_DIR"
 		"$VENV_DIR/bin/pip" install -q --disable-pip-version-check -r tests/requirements.txt
 		cp tests/requirements.txt "$VENV_DIR/requirements.txt"
+	fi
+	if ! cmp -s tests/package.json "$NPM_DIR/installed.json"; then
+		say "installing tests/package.json into $NPM_DIR"
+		rm -rf "$NPM_DIR"
+		mkdir -p "$NPM_DIR"
+		cp tests/package.json "$NPM_DIR/package.json"
+		npm install --prefix "$NPM_DIR" --no-audit --no-fund --ignore-scripts --loglevel=error
+		cp tests/package.json "$NPM_DIR/installed.json"
 	fi
 }
 

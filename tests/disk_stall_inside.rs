@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use lightnvr::buffer::board_core::Protection;
 use lightnvr::buffer::spill::{Buffers, SwapFile};
 use lightnvr::ingest::{SourceEvent, Unit};
+use lightnvr::live::feed::Feed;
 use lightnvr::media::format::{VideoCodec, VideoFormat};
 use lightnvr::media::packet::Track;
 use lightnvr::record::cut_core::CutConfig;
@@ -161,7 +162,8 @@ fn camera(
     // The last one matters most.
     let ring = RingConfig { stream_id: id, priority: id as u8, bytes_max: RING_BYTES };
     let (changed, _) = bounded(1);
-    let hub = Rc::new(Hub::new(buffers, &ring, true, changed, Instant::now()));
+    let live = Feed::new(Rc::default(), 0, 18);
+    let hub = Rc::new(Hub::new(buffers, &ring, true, changed, Instant::now(), live));
     let config = CutConfig { stream_id: id, stream_name: id.to_string(), segment_ms: 3_600_000 };
     let (stop, stopping) = stop_pair();
     let config = Rc::new(RefCell::new(config));

@@ -28,6 +28,7 @@ use crate::http::listener::Listener;
 use crate::http::quota::{Quota, Shares};
 use crate::http::rate_core::{PeerKey, Rate, RateTable};
 use crate::http::upstream::Upstream;
+use crate::http::viewer::LiveService;
 use crate::nvr::snapshot::SnapshotCell;
 
 /// Open connections: 256 descriptors of the usual 1024, and about 4 KiB each while they wait. Four
@@ -94,6 +95,8 @@ pub struct GateConfig {
     pub hostname: String,
     pub caps: Caps,
     pub deadlines: Deadlines,
+    /// Serves what a `lightnvr-live` orders.
+    pub live: Option<Rc<dyn LiveService>>,
 }
 
 impl GateConfig {
@@ -105,7 +108,7 @@ impl GateConfig {
         hostname: String,
     ) -> Self {
         let (caps, deadlines) = (CAPS, Deadlines::default());
-        Self { upstream, snapshot, auth, hostname, caps, deadlines }
+        Self { upstream, snapshot, auth, hostname, caps, deadlines, live: None }
     }
 }
 
@@ -346,6 +349,10 @@ impl Gate {
 
     pub(super) fn deadlines(&self) -> &Deadlines {
         &self.config.deadlines
+    }
+
+    pub(super) fn live(&self) -> Option<Rc<dyn LiveService>> {
+        self.config.live.clone()
     }
 
     pub(super) fn count(&self) -> &Counters {

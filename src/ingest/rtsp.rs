@@ -53,12 +53,14 @@ thread_local! {
 
 type Sink<'a> = &'a mut dyn FnMut(SourceEvent);
 
-/// Runs one session from connecting to its end. Reconnecting is up to the caller, by what the error
+/// Runs one session from connecting to its end. While `is_watched`, packets are read as they come, for
+/// live view must not wait for a common moment. Reconnecting is up to the caller, by what the error
 /// says; `Ok` comes only after `stop`, which lets the camera know. Dropping the future is fine, too;
 /// then the camera learns it from the closed connection.
 pub async fn run(
     url: &str,
     sink: Sink<'_>,
+    is_watched: &dyn Fn() -> bool,
     stop: impl Future<Output = ()>,
 ) -> Result<(), IngestError> {
     let mut target = RtspUrl::parse(url).map_err(|what| IngestError::Refused { what })?;
@@ -69,7 +71,7 @@ pub async fn run(
         let Some(stream) = connect(&target, stop.as_mut()).await? else { return Ok(()) };
         let core = SessionCore::new(target.clone(), memory, Instant::now());
         let mut session = Session { stream, core, unparsed: Vec::new() };
-        let ended = session.run(sink, stop.as_mut()).await;
+        let ended = session.run(sink, is_watched, stop.as_mut()).await;
         session.core.finish(sink);
         let Err(end) = ended else {
             session.say_goodbye().await;
@@ -200,6 +202,7 @@ impl Session {
     async fn run(
         &mut self,
         sink: Sink<'_>,
+        is_watched: &dyn Fn() -> bool,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), End> {
         let mut armed_for = self.core.poll(Instant::now(), sink)?;
@@ -224,7 +227,7 @@ impl Session {
             let read = self.receive(sink)?;
             idle = if read == 0 { idle + 1 } else { 0 };
             wait = match read {
-                _ if !self.core.is_playing() => Wait::Readable,
+                _ if !self.core.is_playing() || is_watched() => Wait::Readable,
                 0 if idle >= IDLE_GATHERS_MAX => Wait::Readable,
                 BUSY_BYTES.. => Wait::Moment(GATHER_BUSY),
                 _ => Wait::Moment(GATHER),

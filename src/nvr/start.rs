@@ -24,7 +24,7 @@ use super::command::command_queue;
 use super::gauges::Gauges;
 use super::ledger;
 use super::snapshot::{Snapshot, SnapshotCell};
-use super::state::{Nvr, Parts};
+use super::state::{Nvr, Parts, live_config};
 use crate::api::password::PASSWORD_BYTES_MAX;
 use crate::api::serve;
 use crate::args::RunArgs;
@@ -33,6 +33,8 @@ use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::auth::{self, Auth};
 use crate::http::gate::{Gate, GateConfig};
 use crate::http::listener;
+use crate::live::jpeg::Pictures;
+use crate::live::service::Live;
 use crate::record::disk::Disks;
 use crate::record::open::OpenRecordings;
 use crate::record::{check as record_check, real_disk, rebuild};
@@ -213,6 +215,10 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     let parts = Parts {
         executor: Rc::clone(&executor),
         auth: Rc::new(Auth::new(phc, codec.clone())),
+        live: Rc::new(Live::new(
+            live_config(&loaded.settings),
+            Pictures::new(Rc::clone(&executor), codec.clone()),
+        )),
         codec,
         recordings: OpenRecordings::new(
             store,
@@ -264,12 +270,14 @@ async fn serve_all(
     };
     let server = serve::start(&data_dir.join("run").join("api.sock"), Arc::new(ctx))
         .map_err(|error| format!("API: {error}"))?;
-    let gate = Gate::new(GateConfig::new(
+    let mut gate_config = GateConfig::new(
         server.socket().to_owned(),
         parts.cell.clone(),
         Rc::clone(&parts.auth),
         rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    ));
+    );
+    gate_config.live = Some(Rc::<Live>::clone(&parts.live));
+    let gate = Gate::new(gate_config);
     let (listeners, listener_receiver) = bounded(1);
     listeners.send(listening).await.map_err(|error| error.to_string())?;
     // A disk that does not answer delays nobody else.

@@ -19,6 +19,7 @@ use crate::buffer::spill::Buffers;
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
 use crate::http::auth::Auth;
+use crate::live::service::{Live, LiveConfig};
 use crate::record::RecordError;
 use crate::record::cut_core::CutConfig;
 use crate::record::open::OpenRecordings;
@@ -62,6 +63,7 @@ pub struct Parts {
     pub recordings: Rc<OpenRecordings>,
     pub buffers: Rc<Buffers>,
     pub auth: Rc<Auth>,
+    pub live: Rc<Live>,
     pub cell: SnapshotCell,
     pub started: Instant,
 }
@@ -166,7 +168,8 @@ impl Nvr {
             bytes_max: self.ring_bytes(),
         };
         let (changed, started) = (self.changed.clone(), self.parts.started);
-        let hub = Hub::new(&self.parts.buffers, &ring, config.record, changed, started);
+        let live = self.parts.live.feed(config.id);
+        let hub = Hub::new(&self.parts.buffers, &ring, config.record, changed, started, live);
         let hub = Rc::new(hub);
         let cut = Rc::new(RefCell::new(self.cut_config(config)));
         let (recorder_stop, recorder_stopped) = stop_pair();
@@ -229,6 +232,7 @@ impl Nvr {
             self.linger(stop(running).await);
         }
         self.forget(id);
+        self.parts.live.remove(id);
     }
 
     /// Keeps a recorder that waits for its disk until it is done. There is at most one for each stop of a stream.
@@ -240,6 +244,7 @@ impl Nvr {
 
     /// Puts changed settings into force, for the streams that run too.
     pub fn change_settings(&self, settings: Settings) {
+        self.parts.live.set_config(live_config(&settings));
         *self.settings.borrow_mut() = settings;
         for stream in self.streams.borrow().values() {
             if let Some(running) = &stream.running {
@@ -336,6 +341,14 @@ impl Nvr {
             }
             *self.round_error.borrow_mut() = is;
         }
+    }
+}
+
+/// What the settings say about live view.
+pub fn live_config(settings: &Settings) -> LiveConfig {
+    LiveConfig {
+        hls_window_seconds: settings.hls_window_seconds,
+        max_viewers: usize::from(settings.max_viewers),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::buffer::ring::Take;
 use crate::buffer::spill::{Buffers, Feed};
 use crate::ingest::{SourceEvent, Unit};
 use crate::ledger::span_core::{Span, State as LedgerState};
+use crate::live::feed::Feed as LiveFeed;
 use crate::media::format::{AudioFormat, VideoFormat};
 use crate::media::packet::{Packet, Run, Track};
 use crate::nvr::snapshot::{Actual, StreamStatus};
@@ -95,6 +96,8 @@ pub struct Hub {
     ready: Receiver<()>,
     /// Told when something changed that the snapshot shows.
     changed: Sender<()>,
+    /// Whoever watches.
+    live: Rc<LiveFeed>,
 }
 
 /// What the API shows of a hub.
@@ -123,6 +126,7 @@ impl Hub {
         is_recording: bool,
         changed: Sender<()>,
         started: Instant,
+        live: Rc<LiveFeed>,
     ) -> Self {
         let (wake, ready) = bounded(1);
         let state = State {
@@ -143,7 +147,7 @@ impl Hub {
             losses: Vec::new(),
         };
         let feed = buffers.feed(ring.stream_id, ring.priority, ring.bytes_max, wake.clone());
-        Self { state: RefCell::new(state), feed, started, wake, ready, changed }
+        Self { state: RefCell::new(state), feed, started, wake, ready, changed, live }
     }
 
     fn now_ms(&self) -> u64 {
@@ -225,10 +229,14 @@ impl Hub {
         {
             state.video = Some(Arc::clone(format));
         }
-        if state.is_recording && state.hold.is_none() {
-            self.feed.push(packet);
+        let packet = if state.is_recording && state.hold.is_none() {
+            let packet = self.feed.push(packet);
             self.wake_recorder();
-        }
+            packet
+        } else {
+            Arc::new(packet)
+        };
+        self.live.push(packet);
         if is_video && state.status != StreamStatus::Connected {
             state.status = StreamStatus::Connected;
             state.detail.clear();
@@ -240,6 +248,12 @@ impl Hub {
     pub fn end_run(&self) {
         self.state.borrow_mut().run = None;
         self.wake_recorder();
+        self.live.end_run();
+    }
+
+    /// Whether somebody watches: then packets should come at once.
+    pub fn is_watched(&self) -> bool {
+        self.live.is_watched()
     }
 
     /// Sets what the API shows while there is no video.

@@ -27,7 +27,8 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
             is_good |= is_keyframe(&event);
             hub.deliver(event);
         };
-        let session = AssertUnwindSafe(session(&config, &codec, &mut sink, &stop));
+        let is_watched = || hub.is_watched();
+        let session = AssertUnwindSafe(session(&config, &codec, &mut sink, &is_watched, &stop));
         let ended = session.catch_unwind().await.unwrap_or_else(|_| {
             Err(IngestError::Connection {
                 what: "internal error in this stream, see the log".into(),
@@ -65,6 +66,7 @@ async fn session(
     config: &StreamConfig,
     codec: &Pool,
     sink: &mut dyn FnMut(SourceEvent),
+    is_watched: &dyn Fn() -> bool,
     stop: &Stopping,
 ) -> Result<(), IngestError> {
     if config.url.starts_with("testpattern:") {
@@ -76,7 +78,7 @@ async fn session(
         };
         return testpattern::run(request, codec, sink, stop.asked()).await;
     }
-    rtsp::run(&config.url, sink, stop.asked()).await
+    rtsp::run(&config.url, sink, is_watched, stop.asked()).await
 }
 
 /// How long a stream may take to end before it is cut off.

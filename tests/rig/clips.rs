@@ -16,6 +16,7 @@ pub enum Video {
     H264,
     H265,
     Vp8,
+    Mjpeg,
 }
 
 /// Codec of a clip's sound.
@@ -126,6 +127,15 @@ pub const VP8: Clip = Clip {
     extension: "mkv",
     encoder: "-c:v libvpx -deadline realtime -b:v 500k -g 20",
     source: Source::Fresh { seconds: 4 },
+    ..H264
+};
+
+/// What RTP can carry of JPEG (RFC 2435): baseline, the standard's own Huffman tables.
+pub const MJPEG: Clip = Clip {
+    name: "mjpeg",
+    video: Video::Mjpeg,
+    extension: "mov",
+    encoder: "-c:v mjpeg -pix_fmt yuvj420p -huffman default -q:v 6",
     ..H264
 };
 

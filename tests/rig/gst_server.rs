@@ -78,6 +78,7 @@ impl GstServer {
                 Video::H264 => "h264",
                 Video::H265 => "h265",
                 Video::Vp8 => "vp8",
+                Video::Mjpeg => "mjpeg",
             });
             command.arg(match mount.clip.audio {
                 Audio::None => "none",

@@ -19,6 +19,7 @@ pub mod process;
 pub mod temp_dir;
 pub mod wait;
 pub mod webdriver;
+pub mod ws;
 
 use std::path::PathBuf;
 

@@ -84,13 +84,27 @@ impl Nvr {
     /// Sends a request with the login, and with `body` as JSON.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, body: Option<&str>) -> Response {
-        let login = format!("Basic {}", BASE64_STANDARD.encode(&self.login));
+        let login = self.login();
         let mut headers = vec![("Authorization", login.as_str())];
         if body.is_some() {
             headers.push(("Content-Type", "application/json"));
         }
         http::request(self.addr, method, path, &headers, body.map(str::as_bytes))
             .unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+    }
+
+    /// Value of the `Authorization` that goes with every request.
+    pub fn login(&self) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(&self.login))
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number.and_then(|text| text.parse().ok()).expect("VmRSS in KiB")
     }
 
     /// `request` that must be answered with 200 and JSON.

@@ -89,6 +89,9 @@ def put_right(path, body):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
+    if case.path.endswith("/mjpeg") and str(case.path_parameters.get("id")) == "0":
+        # The answer of the stream that exists never ends.
+        case.path_parameters["id"] = 4000000000
     if not is_valid(case):
         return
     if case.path == "/api/v1/streams/{id}":
