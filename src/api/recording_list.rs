@@ -49,6 +49,7 @@ fn store_query(query: &RecordingsQuery, rows_max: usize) -> RecordingQuery {
         stream_id: query.stream_id,
         start_ms: query.start_ms,
         end_ms: query.end_ms,
+        is_protected: query.is_protected,
         before,
         after,
         limit: rows_max + 1, // one more tells whether there is a next piece
@@ -76,6 +77,7 @@ fn merge(
             && after.is_none_or(|after| row.id > after)
             && before.is_none_or(|before| row.id < before)
             && query.stream_id.is_none_or(|id| row.stream_id == id)
+            && query.is_protected.is_none_or(|wanted| row.is_protected == wanted)
             && query.overlaps(row.start_ms, row.end_ms)
     };
     rows.retain(|row| !snapshot.running.iter().any(|running| running.id == row.id));
@@ -134,7 +136,7 @@ mod tests {
             size: 7,
             path: "/r.mp4".into(),
             in_progress: false,
-            is_protected: false,
+            is_protected: id % 5 == 0,
         }
     }
 
@@ -147,7 +149,7 @@ mod tests {
             end_ms: row(*id).end_ms,
             size: 9,
             path: "/r.mp4".into(),
-            is_protected: false,
+            is_protected: row(*id).is_protected,
         };
         Snapshot {
             streams: vec![],
@@ -174,6 +176,7 @@ mod tests {
             .filter(|row| query.after.is_none_or(|after| row.id > after))
             .filter(|row| query.before.is_none_or(|before| row.id < before))
             .filter(|row| overlap.overlaps(row.start_ms, row.end_ms))
+            .filter(|row| query.is_protected.is_none_or(|wanted| row.is_protected == wanted))
             .collect();
         if query.descending {
             rows.reverse();
@@ -227,6 +230,11 @@ mod tests {
         assert_eq!(ids_of(&whole(&ids, &[], "order=desc&limit=5", 4)), down[..5]);
         assert_eq!(ids_of(&whole(&ids, &[], "limit=8", 4)), ids[..8]);
         assert_eq!(ids_of(&whole(&ids, &[], "after=2&before=8&stream_id=0", 1)), [3, 6]);
+        assert_eq!(ids_of(&whole(&ids, &[10], "protected=true", 2)), [5, 10]);
+        assert_eq!(
+            ids_of(&whole(&ids, &[10], "protected=false&before=6&order=desc", 2)),
+            [4, 3, 2, 1]
+        );
     }
 
     #[test]

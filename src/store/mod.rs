@@ -140,6 +140,7 @@ pub struct RecordingQuery {
     /// Only those that overlap `[start_ms, end_ms)`, Unix milliseconds.
     pub start_ms: Option<i64>,
     pub end_ms: Option<i64>,
+    pub is_protected: Option<bool>,
     /// Ids, exclusive.
     pub before: Option<u64>,
     pub after: Option<u64>,
@@ -148,13 +149,14 @@ pub struct RecordingQuery {
 }
 
 impl RecordingQuery {
-    /// Whether a recording with these facts is asked for; the id bounds included.
-    pub fn matches(&self, id: u64, stream_id: u32, start_ms: i64, end_ms: i64) -> bool {
-        self.after.is_none_or(|after| id > after)
-            && self.before.is_none_or(|before| id < before)
-            && self.stream_id.is_none_or(|wanted| wanted == stream_id)
-            && self.start_ms.is_none_or(|start| end_ms > start)
-            && self.end_ms.is_none_or(|end| start_ms < end)
+    /// Whether this recording is asked for; the id bounds included.
+    pub fn matches(&self, row: &RecordingRow) -> bool {
+        self.after.is_none_or(|after| row.id > after)
+            && self.before.is_none_or(|before| row.id < before)
+            && self.stream_id.is_none_or(|wanted| wanted == row.stream_id)
+            && self.start_ms.is_none_or(|start| row.end_ms > start)
+            && self.end_ms.is_none_or(|end| row.start_ms < end)
+            && self.is_protected.is_none_or(|wanted| wanted == row.is_protected)
     }
 }
 
@@ -466,7 +468,7 @@ impl StoreReader {
                 let Some(entry) = entry else { return Ok(true) };
                 let (id, record) = entry.map_err(database)?;
                 let row = decode_row(id.value(), record.value())?;
-                if query.matches(row.id, row.stream_id, row.start_ms, row.end_ms) && !visit(row) {
+                if query.matches(&row) && !visit(row) {
                     return Ok(false);
                 }
             }

@@ -176,6 +176,8 @@ fn check_index(store: &Store, rows: &[RecordingRow]) {
     }
     for query in [
         RecordingQuery { stream_id: Some(1), ..Default::default() },
+        RecordingQuery { is_protected: Some(true), ..Default::default() },
+        RecordingQuery { is_protected: Some(false), stream_id: Some(2), ..Default::default() },
         RecordingQuery { start_ms: Some(60_000), end_ms: Some(80_000), ..Default::default() },
         RecordingQuery {
             stream_id: Some(2),
@@ -191,8 +193,7 @@ fn check_index(store: &Store, rows: &[RecordingRow]) {
         },
     ] {
         let query = RecordingQuery { limit: 1000, ..query };
-        let matches =
-            |row: &&RecordingRow| query.matches(row.id, row.stream_id, row.start_ms, row.end_ms);
+        let matches = |row: &&RecordingRow| query.matches(row);
         let mut want: Vec<u64> = rows.iter().filter(matches).map(|row| row.id).collect();
         want.sort_unstable();
         if query.descending {

@@ -2,6 +2,7 @@
 
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
+import { clock } from './format.js';
 
 const HEIGHT = 150;
 
@@ -17,7 +18,7 @@ export function draw(box, { names, unit, max }, data) {
     legend: { show: false },
     cursor: { show: false },
     scales: { y: { range: max ? [0, max] : (_, low, high) => [0, Math.max(high ?? 0, 1) * 1.1] } },
-    axes: [axis, { ...axis, size: 44, values: (_, ticks) => ticks.map((n) => `${n}`) }],
+    axes: [{ ...axis, space: 80, values: (_, ticks) => ticks.map((s) => clock(s * 1000)) }, { ...axis, size: 44, values: (_, ticks) => ticks.map((n) => `${n}`) }],
     series: [{}, ...names.map((label, n) => ({
       label: `${label} in ${unit}`,
       stroke: colours[n],

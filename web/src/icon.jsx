@@ -2,7 +2,7 @@
 
 const PATHS = {
   live: 'M4 6h16v12H4zM10 9.5v5l4.5-2.5z',
-  timeline: 'M3 8h18M3 16h18M7 5v6M12 13v6M17 5v6',
+  timeline: 'M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16zM12 8v4.3l3 1.9',
   recordings: 'M4 5h16v14H4zM8 5v14M16 5v14M4 9.7h4M4 14.3h4M16 9.7h4M16 14.3h4',
   streams: 'M4 8h10v9H4zM14 11l6-3v9l-6-3zM7 8V5',
   system: 'M4 7h9M17 7h3M4 17h3M11 17h9M15 4.5v5M9 14.5v5',

@@ -21,7 +21,7 @@ export function openHls(video, id, on) {
   video.addEventListener('loadeddata', on.picture);
   on.sound(true);
   if (globalThis.MediaSource) {
-    import('hls.js/light').then(({ default: Hls }) => {
+    import('hls.js/dist/hls.light.min.js').then(({ default: Hls }) => {
       if (isOver) return;
       if (!Hls.isSupported()) {
         end('refused');

@@ -95,8 +95,8 @@ function openSink(video, mime, fail) {
     }
   }
   function follow() {
+    if (!buffer || buffer.buffered.length === 0) return;
     const { buffered } = buffer;
-    if (buffered.length === 0) return;
     const last = buffered.length - 1;
     const step = decide(video.currentTime, buffered.start(last), buffered.end(last));
     if (step.jumpTo !== null) video.currentTime = step.jumpTo;

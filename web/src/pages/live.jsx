@@ -1,6 +1,7 @@
 // The resource `streaming`: a grid of live pictures.
 
 import { useEffect, useRef, useState } from 'preact/hooks';
+import { sentence } from '../api.js';
 import { tell } from '../dialog.jsx';
 import { Problem } from '../field.jsx';
 import { localDateTime, statusInWords } from '../format.js';
@@ -98,7 +99,7 @@ function Tile({ stream, isSingle }) {
   const [isMuted, setMuted] = useState(true);
   const isHidden = useHidden();
   const codec = stream.actual?.codec;
-  const isWatched = stream.enabled && !isHidden;
+  const isWatched = stream.status === 'connected' && !isHidden;
   useEffect(() => {
     setView(WAITING);
     if (!isWatched) return undefined;
@@ -115,14 +116,16 @@ function Tile({ stream, isSingle }) {
   const reason = stream.status_detail || view.reason;
   return (
     <li class="tile" ref={tile} data-phase={view.phase}>
-      <video ref={video} playsInline muted aria-label={`Live picture of ${stream.name}`} hidden={isPictures} />
-      <img ref={image} alt={`Live picture of ${stream.name}`} hidden={!isPictures || !hasPicture} />
-      {!hasPicture && (
-        <div class="tile-wait">
-          <p class="tile-words">{words}</p>
-          {reason && <p class="tile-reason">{reason}</p>}
-        </div>
-      )}
+      <div class="tile-picture">
+        <video ref={video} playsInline muted aria-label={`Live picture of ${stream.name}`} hidden={isPictures} />
+        <img ref={image} alt={`Live picture of ${stream.name}`} hidden={!isPictures || !hasPicture} />
+        {!hasPicture && (
+          <div class="tile-wait">
+            <p class="tile-words">{words}</p>
+            {reason && <p class="tile-reason">{sentence(reason)}</p>}
+          </div>
+        )}
+      </div>
       <div class="tile-bar">
         <p class="tile-name">
           {isSingle ? <span>{stream.name}</span> : <a href={href('live', stream.id)}>{stream.name}</a>}

@@ -1,7 +1,7 @@
 // The resource `streams`: what is set up, how it is doing, and how long its recordings will be kept.
 
 import { useState } from 'preact/hooks';
-import { api } from '../api.js';
+import { api, sentence } from '../api.js';
 import { Confirm, tell } from '../dialog.jsx';
 import { Problem } from '../field.jsx';
 import { days, picture, statusInWords } from '../format.js';
@@ -57,12 +57,12 @@ function Card({ stream, forecast, reload, onDelete }) {
         <h2><a href={href('live', stream.id)}>{stream.name}</a></h2>
         <Status status={stream.status}>{statusInWords(stream.status)}</Status>
       </div>
-      {stream.status_detail && <p class="reason">{stream.status_detail}</p>}
+      {stream.status_detail && <p class="reason">{sentence(stream.status_detail)}</p>}
       <p class="url">{stream.url}</p>
       {facts.length > 0 && <ul class="facts">{facts.map((fact) => <li key={fact}>{fact}</li>)}</ul>}
       <p class="kept">{keptInWords(stream, forecast)}</p>
       {stream.advice?.length > 0 && (
-        <ul class="advice">{stream.advice.map((text) => <li key={text}>{text}</li>)}</ul>
+        <ul class="advice">{stream.advice.map((text) => <li key={text}>{sentence(text)}</li>)}</ul>
       )}
       <Problem error={error} />
       <div class="actions">
