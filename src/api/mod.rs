@@ -19,6 +19,7 @@ pub mod recordings;
 pub mod render;
 pub mod route;
 pub mod serve;
+pub mod session;
 pub mod settings;
 pub mod storage;
 pub mod streaming;
@@ -76,6 +77,8 @@ pub struct Request<'a> {
     pub content_type: Option<&'a str>,
     pub accept_encoding: Option<&'a str>,
     pub body: &'a [u8],
+    /// The session that sent it, if it came with a cookie.
+    pub session: Option<u64>,
     /// Sent by the gate itself to fetch the next page of a list.
     pub is_follow_up: bool,
 }
@@ -94,6 +97,10 @@ pub enum Reply {
     Page { body: String, next: Option<String> },
     /// A file that the gate sends, with ranges and conditions.
     File(FileReply),
+    /// The gate checks `credentials` (`user:password`) and answers `body` with a cookie, or why not.
+    LogIn { credentials: String, body: String },
+    /// The gate ends the session of the request.
+    LogOut,
     /// The live service serves the connection itself.
     Live(wire::LiveOrder),
 }
@@ -132,7 +139,7 @@ pub fn answer(ctx: &Ctx, request: &Request<'_>) -> Result<Reply, ApiError> {
         Method::Post if route == Route::AdoptStorage && request.body.is_empty() => {
             storage::adopt(ctx)
         }
-        Method::Post | Method::Put => change(ctx, route, &read_fields(request)?),
+        Method::Post | Method::Put => change(ctx, route, request, &read_fields(request)?),
         Method::Delete => delete(ctx, route),
         _ => match route {
             Route::Asset(asset) => Ok(page::get(asset, request.accept_encoding)),
@@ -153,6 +160,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Download(id) => recordings::download(ctx, id),
         Route::System => system::get(ctx),
         Route::Settings => Ok(settings::get(ctx)),
+        Route::Session => Ok(session::get(ctx)),
         Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
         Route::LiveSocket(id) => streaming::socket(ctx, id),
         Route::Mjpeg(id) => pictures::mjpeg(ctx, id, query),
@@ -165,13 +173,19 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
     }
 }
 
-fn change(ctx: &Ctx, route: Route, fields: &Fields) -> Result<Reply, ApiError> {
+fn change(
+    ctx: &Ctx,
+    route: Route,
+    request: &Request<'_>,
+    fields: &Fields,
+) -> Result<Reply, ApiError> {
     match route {
         Route::Streams => streams::create(ctx, fields),
         Route::Stream(id) => streams::update(ctx, id, fields),
         Route::Recording(id) => recordings::update(ctx, id, fields),
         Route::Settings => settings::update(ctx, fields),
-        Route::Password => password::change(ctx, fields),
+        Route::Password => password::change(ctx, fields, request.session),
+        Route::Session => session::open(ctx, fields),
         Route::AdoptStorage => storage::adopt(ctx),
         _ => Err(ApiError::NotFound("Not found")),
     }
@@ -181,6 +195,7 @@ fn delete(ctx: &Ctx, route: Route) -> Result<Reply, ApiError> {
     match route {
         Route::Stream(id) => streams::delete(ctx, id),
         Route::Recording(id) => recordings::delete(ctx, id),
+        Route::Session => Ok(session::close()),
         _ => Err(ApiError::NotFound("Not found")),
     }
 }

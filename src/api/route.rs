@@ -35,6 +35,7 @@ pub enum Route {
     System,
     Settings,
     Password,
+    Session,
     AdoptStorage,
     OpenApi,
     Health,
@@ -88,6 +89,7 @@ pub fn parse_route(path: &str) -> Route {
         ["api", "v1", "system"] => Route::System,
         ["api", "v1", "settings"] => Route::Settings,
         ["api", "v1", "password"] => Route::Password,
+        ["api", "v1", "session"] => Route::Session,
         ["api", "v1", "storage", "adopt"] => Route::AdoptStorage,
         ["api", "v1", "openapi.json"] => Route::OpenApi,
         ["api", ..] => Route::NotFound,
@@ -129,6 +131,7 @@ impl Route {
             Self::Stream(_) | Self::Recording(_) => &[Get, Head, Put, Delete],
             Self::Settings => &[Get, Head, Put],
             Self::Password => &[Put],
+            Self::Session => &[Get, Head, Post, Delete],
             Self::AdoptStorage => &[Post],
             Self::NotFound => &[],
             _ => &[Get, Head],
@@ -142,6 +145,7 @@ impl Route {
             Self::Stream(_) | Self::Recording(_) => "GET, HEAD, PUT, DELETE",
             Self::Settings => "GET, HEAD, PUT",
             Self::Password => "PUT",
+            Self::Session => "GET, HEAD, POST, DELETE",
             Self::AdoptStorage => "POST",
             Self::NotFound => "",
             _ => "GET, HEAD",
@@ -195,6 +199,7 @@ mod tests {
         check_route("/api/v1/system", Route::System);
         check_route("/api/v1/settings", Route::Settings);
         check_route("/api/v1/password", Route::Password);
+        check_route("/api/v1/session", Route::Session);
         check_route("/api/v1/storage/adopt", Route::AdoptStorage);
         check_route("/api/v1/openapi.json", Route::OpenApi);
         check_route("/healthz", Route::Health);
@@ -252,6 +257,7 @@ mod tests {
             "/api/v1/recordings/1",
             "/api/v1/settings",
             "/api/v1/password",
+            "/api/v1/session",
             "/api/v1/storage/adopt",
             "/healthz",
         ] {

@@ -21,6 +21,15 @@ pub const FILE_MODIFIED: &str = "lightnvr-modified";
 /// Answer, `1`: a wrong password was given in a body; counts like one in `Authorization`.
 pub const WRONG_PASSWORD: &str = "lightnvr-wrong-password";
 
+/// Request: the session that the gate found by its cookie, decimal.
+pub const SESSION: &str = "lightnvr-session";
+/// Answer: check these credentials, `user:password` in the form of `encode_path`, and open a session.
+pub const LOG_IN: &str = "lightnvr-log-in";
+/// Answer, `1`: end the session of the request.
+pub const LOG_OUT: &str = "lightnvr-log-out";
+
+/// The one user's name.
+pub const USER: &str = "admin";
 /// Answer: the live service serves this connection itself; a [`LiveOrder`] as text.
 pub const LIVE: &str = "lightnvr-live";
 

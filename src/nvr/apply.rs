@@ -92,8 +92,8 @@ impl Applier {
                 }
                 Err(error) => answer(&reply, Err(error)),
             },
-            Command::ChangePassword { current, new, reply } => {
-                answer(&reply, self.change_password(&current, &new).await);
+            Command::ChangePassword { current, new, session, reply } => {
+                answer(&reply, self.change_password(&current, &new, session).await);
             }
         }
     }
@@ -291,7 +291,12 @@ impl Applier {
         })
     }
 
-    async fn change_password(&self, current: &str, new: &str) -> Result<(), CommandError> {
+    async fn change_password(
+        &self,
+        current: &str,
+        new: &str,
+        session: Option<u64>,
+    ) -> Result<(), CommandError> {
         let auth = &self.nvr.parts.auth;
         let busy = || CommandError::Busy {
             what: "too many passwords are being checked".into(),
@@ -302,7 +307,8 @@ impl Applier {
         }
         let phc = auth.hash(new).await.map_err(|_| busy())?;
         self.commit(Change::PutPassword(phc.clone())).await?;
-        auth.set_hash(phc);
+        auth.set_hash(phc, session);
+        self.nvr.publish();
         if let Err(error) = std::fs::remove_file(&self.initial_password)
             && error.kind() != std::io::ErrorKind::NotFound
         {

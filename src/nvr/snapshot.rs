@@ -120,6 +120,8 @@ pub struct Snapshot {
     pub ledger: Vec<Entry>,
     /// By rising id of the stream.
     pub forecast: Vec<Forecast>,
+    /// The password is still the one that was made and printed at the first start.
+    pub is_initial_password: bool,
     /// When the executor published it, milliseconds of the monotonic clock since the program began.
     pub at_ms: u64,
 }

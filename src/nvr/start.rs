@@ -212,9 +212,13 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     let codec_threads = codec_threads.saturating_sub(1).clamp(1, CODEC_THREADS_MAX);
     let codec = Pool::start("codec", codec_threads, CODEC_JOBS_MAX)
         .map_err(|error| format!("codec thread: {error}"))?;
+    let auth = Auth::new(phc, codec.clone());
+    if data_dir.join(INITIAL_PASSWORD).exists() {
+        auth.mark_initial();
+    }
     let parts = Parts {
         executor: Rc::clone(&executor),
-        auth: Rc::new(Auth::new(phc, codec.clone())),
+        auth: Rc::new(auth),
         live: Rc::new(Live::new(
             live_config(&loaded.settings),
             Pictures::new(Rc::clone(&executor), codec.clone()),
@@ -236,6 +240,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
             ailments: Vec::new(),
             ledger: Vec::new(),
             forecast: Vec::new(),
+            is_initial_password: false,
             at_ms: 0,
         }),
         started,

@@ -304,6 +304,7 @@ impl Nvr {
             ailments,
             ledger: self.parts.recordings.journal.borrow().live(),
             forecast: self.forecast.borrow().clone(),
+            is_initial_password: self.parts.auth.is_initial(),
             at_ms: u64::try_from(self.parts.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
     }

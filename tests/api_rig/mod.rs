@@ -139,6 +139,7 @@ impl Rig {
             ailments: vec![],
             ledger: vec![],
             forecast: vec![],
+            is_initial_password: false,
             at_ms: 0,
         });
         let rows = Rows::open(&dir.join("store"));
@@ -320,7 +321,7 @@ impl State {
                 }
                 drop(reply.try_send(checked.map_err(CommandError::BadField)));
             }
-            Command::ChangePassword { current, new, reply } => {
+            Command::ChangePassword { current, new, reply, .. } => {
                 let is_right = current == self.password;
                 if is_right {
                     self.password = new;
