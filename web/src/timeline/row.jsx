@@ -71,6 +71,11 @@ function draw(canvas, { spans, shelter, view, px }) {
       hatch(pen, x, width, height, colour('--fault-back'), colour('--fault'));
     }
   }
+  const future = part(view, Date.now(), Number.MAX_SAFE_INTEGER);
+  if (future) {
+    pen.fillStyle = colour('--panel');
+    pen.fillRect(future[0] * px + 1, 1, px, height - 2);
+  }
   pen.fillStyle = colour('--kept');
   for (const { from, to } of shelter) {
     const seen = part(view, from, to);
