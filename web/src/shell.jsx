@@ -56,7 +56,7 @@ function Summary({ system, session, onLeave }) {
         </p>
       )}
       {session.username && (
-        <button type="button" class="button plain" onClick={onLeave}><Icon name="exit" /><span>Log out</span></button>
+        <button type="button" class="button plain" onClick={onLeave} aria-label="Log out"><Icon name="exit" /><span>Log out</span></button>
       )}
     </div>
   );
