@@ -109,17 +109,18 @@ function Chart({ title, unit, lines, max }) {
   const latest = useRef(data);
   latest.current = data;
   useEffect(() => {
+    const target = box.current;
     let isGone = false;
     let watch = null;
     const make = ({ draw }) => {
       if (isGone) return;
       const build = () => {
         plot.current?.destroy();
-        plot.current = draw(box.current, { names: lines.map(([name]) => name), unit, max }, latest.current);
+        plot.current = draw(target, { names: lines.map(([name]) => name), unit, max }, latest.current);
       };
       build();
-      watch = new ResizeObserver(() => plot.current.setSize({ width: box.current.clientWidth, height: 150 }));
-      watch.observe(box.current);
+      watch = new ResizeObserver(() => plot.current.setSize({ width: target.clientWidth, height: 150 }));
+      watch.observe(target);
       query.addEventListener('change', build);
       watch.build = build;
     };
