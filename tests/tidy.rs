@@ -23,8 +23,8 @@ const EDGES: [(&str, &[&str]); 16] = [
     (
         "nvr",
         &[
-            "VERSION", "api", "args", "buffer", "config", "http", "ledger", "live", "media",
-            "record", "store", "stream", "system",
+            "VERSION", "api", "args", "buffer", "config", "http", "ingest", "ledger", "live",
+            "media", "record", "store", "stream", "system",
         ],
     ),
     ("record", &["buffer", "ledger", "media", "nvr::snapshot", "store", "stream", "system"]),
@@ -43,7 +43,7 @@ const DOORS: [(&str, &[&str]); 22] = [
     ("argon2", &["http/auth.rs", "http/password.rs"]),
     ("async_io", &["http/", "ingest/"]),
     ("async_signal", &["system/signal.rs"]),
-    ("base64", &["http/auth.rs", "ingest/", "live/ws_core.rs", "nvr/start.rs"]),
+    ("base64", &["api/trial.rs", "http/auth.rs", "ingest/", "live/ws_core.rs", "nvr/start.rs"]),
     (
         "getrandom",
         &[

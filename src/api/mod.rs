@@ -25,6 +25,7 @@ pub mod storage;
 pub mod streaming;
 pub mod streams;
 pub mod system;
+pub mod trial;
 pub mod wire;
 
 use std::fmt;
@@ -101,6 +102,8 @@ pub enum Reply {
     LogIn { credentials: String, body: String },
     /// The gate ends the session of the request.
     LogOut,
+    /// The recorder itself serves the connection.
+    Order(wire::Order),
     /// The live service serves the connection itself.
     Live(wire::LiveOrder),
 }
@@ -167,9 +170,11 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Snapshot(id) => pictures::snapshot(ctx, id, query),
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
-        Route::Asset(_) | Route::Password | Route::AdoptStorage | Route::NotFound => {
-            Err(ApiError::NotFound("Not found"))
-        }
+        Route::Asset(_)
+        | Route::Password
+        | Route::AdoptStorage
+        | Route::StreamTest
+        | Route::NotFound => Err(ApiError::NotFound("Not found")),
     }
 }
 
@@ -181,6 +186,7 @@ fn change(
 ) -> Result<Reply, ApiError> {
     match route {
         Route::Streams => streams::create(ctx, fields),
+        Route::StreamTest => trial::test(ctx, fields),
         Route::Stream(id) => streams::update(ctx, id, fields),
         Route::Recording(id) => recordings::update(ctx, id, fields),
         Route::Settings => settings::update(ctx, fields),

@@ -40,6 +40,10 @@ pub fn render(result: Result<Reply, ApiError>) -> Rendered {
             headers.push((wire::LOG_OUT, Cow::Borrowed("1")));
             Rendered { status, headers, body }
         }
+        Ok(Reply::Order(order)) => {
+            let headers = vec![(wire::ORDER, Cow::Owned(order.encode()))];
+            Rendered { status: 200, headers, body: Cow::Borrowed(b"") }
+        }
         Ok(Reply::Live(order)) => {
             let headers = vec![(wire::LIVE, Cow::Owned(order.encode()))];
             Rendered { status: 200, headers, body: Cow::Borrowed(b"") }

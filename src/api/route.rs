@@ -20,6 +20,7 @@ pub enum Method {
 pub enum Route {
     Streams,
     Stream(u32),
+    StreamTest,
     Ledger(u32),
     Recordings,
     Recording(u64),
@@ -64,6 +65,7 @@ pub fn parse_route(path: &str) -> Route {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts[..] {
         ["api", "v1", "streams"] => Route::Streams,
+        ["api", "v1", "streams", "test"] => Route::StreamTest,
         ["api", "v1", "streams", id] => parse_id(id).map_or(Route::NotFound, Route::Stream),
         ["api", "v1", "streams", id, "ledger"] => {
             parse_id(id).map_or(Route::NotFound, Route::Ledger)
@@ -132,7 +134,7 @@ impl Route {
             Self::Settings => &[Get, Head, Put],
             Self::Password => &[Put],
             Self::Session => &[Get, Head, Post, Delete],
-            Self::AdoptStorage => &[Post],
+            Self::AdoptStorage | Self::StreamTest => &[Post],
             Self::NotFound => &[],
             _ => &[Get, Head],
         }
@@ -146,7 +148,7 @@ impl Route {
             Self::Settings => "GET, HEAD, PUT",
             Self::Password => "PUT",
             Self::Session => "GET, HEAD, POST, DELETE",
-            Self::AdoptStorage => "POST",
+            Self::AdoptStorage | Self::StreamTest => "POST",
             Self::NotFound => "",
             _ => "GET, HEAD",
         }
@@ -183,6 +185,7 @@ mod tests {
         check_route("/api/v1/streams", Route::Streams);
         check_route("/api/v1/streams/7", Route::Stream(7));
         check_route("/api/v1/streams/0", Route::Stream(0));
+        check_route("/api/v1/streams/test", Route::StreamTest);
         check_route("/api/v1/streams/7/ledger", Route::Ledger(7));
         check_route("/api/v1/recordings", Route::Recordings);
         check_route("/api/v1/recordings/18446744073709551615", Route::Recording(u64::MAX));
@@ -254,6 +257,7 @@ mod tests {
             "/",
             "/api/v1/streams",
             "/api/v1/streams/1",
+            "/api/v1/streams/test",
             "/api/v1/recordings/1",
             "/api/v1/settings",
             "/api/v1/password",

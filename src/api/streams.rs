@@ -140,11 +140,19 @@ fn to_json(view: &StreamView) -> String {
 }
 
 fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
+    let patch = read_fields(fields)?;
+    fields.ignore(&READ_ONLY);
+    fields.finish()?;
+    Ok(patch)
+}
+
+/// The writable fields, each in its range; what else there is, is not looked at.
+pub(super) fn read_fields(fields: &Fields) -> Result<StreamPatch, ApiError> {
     let name = fields.text("name")?;
     name.map(check_name).transpose()?;
     let url = fields.text("url")?;
     url.map(check_url).transpose()?;
-    let patch = StreamPatch {
+    Ok(StreamPatch {
         name: name.map(str::to_owned),
         url: url.map(str::to_owned),
         enabled: fields.boolean("enabled")?,
@@ -156,10 +164,7 @@ fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
         record: fields.boolean("record")?,
         retention_days: fields.whole_or_null("retention_days", &RETENTION_DAYS_RANGE)?,
         max_storage_size: fields.whole_or_null("max_storage_size", &MAX_STORAGE_SIZE_RANGE)?,
-    };
-    fields.ignore(&READ_ONLY);
-    fields.finish()?;
-    Ok(patch)
+    })
 }
 
 #[cfg(test)]

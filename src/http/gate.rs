@@ -28,7 +28,7 @@ use crate::http::listener::Listener;
 use crate::http::quota::{Quota, Shares};
 use crate::http::rate_core::{PeerKey, Rate, RateTable};
 use crate::http::upstream::Upstream;
-use crate::http::viewer::LiveService;
+use crate::http::viewer::{LiveService, OrderService};
 use crate::nvr::snapshot::SnapshotCell;
 
 /// Open connections: 256 descriptors of the usual 1024, and about 4 KiB each while they wait. Four
@@ -101,6 +101,8 @@ pub struct GateConfig {
     pub deadlines: Deadlines,
     /// Serves what a `lightnvr-live` orders.
     pub live: Option<Rc<dyn LiveService>>,
+    /// Serves what a `lightnvr-order` asks for.
+    pub orders: Option<Rc<dyn OrderService>>,
 }
 
 impl GateConfig {
@@ -112,7 +114,7 @@ impl GateConfig {
         hostname: String,
     ) -> Self {
         let (caps, deadlines) = (CAPS, Deadlines::default());
-        Self { upstream, snapshot, auth, hostname, caps, deadlines, live: None }
+        Self { upstream, snapshot, auth, hostname, caps, deadlines, live: None, orders: None }
     }
 }
 
@@ -388,6 +390,10 @@ impl Gate {
 
     pub(super) fn deadlines(&self) -> &Deadlines {
         &self.config.deadlines
+    }
+
+    pub(super) fn orders(&self) -> Option<Rc<dyn OrderService>> {
+        self.config.orders.clone()
     }
 
     pub(super) fn live(&self) -> Option<Rc<dyn LiveService>> {

@@ -50,6 +50,8 @@ pub struct ReplyHead {
     pub live: Option<wire::LiveOrder>,
     /// The body that was sent held a wrong password.
     pub is_wrong_password: bool,
+    /// `lightnvr-order`: what the recorder itself is to do. It may hold a camera's password.
+    pub order: Option<Secret>,
     /// Credentials to be checked for a session.
     pub login: Option<Secret>,
     /// The session of the request is to end.
@@ -75,6 +77,7 @@ pub fn parse_reply(buf: &[u8]) -> Result<Option<(ReplyHead, usize)>, &'static st
         file: None,
         live: None,
         is_wrong_password: false,
+        order: None,
         login: None,
         is_logout: false,
     };
@@ -123,6 +126,7 @@ fn take_field(
             let credentials = wire::decode_percent(value).ok_or("credentials are not encoded")?;
             head.login = Some(Secret(credentials.into_bytes()));
         }
+        wire::ORDER => head.order = Some(Secret(value.as_bytes().to_vec())),
         wire::LOG_OUT => head.is_logout = true,
         other if other.starts_with("lightnvr-") => {}
         _ => head.fields.push((name.to_owned(), value.to_owned())),

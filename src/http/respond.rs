@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use crate::api::wire::Order;
 use crate::http::chunked_core::{self, CHUNK_END, LAST_CHUNK};
 use crate::http::conn::{Conn, KeptBody, Stop};
 use crate::http::file::Transfer;
@@ -66,6 +67,15 @@ impl Conn {
         }
         if reply.head.is_logout {
             return self.log_out(request, &frame, reply, who.session).await;
+        }
+        if let (Some(order), Some(orders)) = (reply.head.order.take(), self.gate.orders()) {
+            let order = std::str::from_utf8(&order.0).ok().and_then(Order::parse);
+            let Some(order) = order else {
+                log::error!("request {id}: an order that is none");
+                let refusal = Refusal::new(500, "internal error");
+                return self.refuse(request, &frame, &refusal).await;
+            };
+            return orders.serve(order, Viewer::new(self, request, frame)).await;
         }
         if let (Some(order), Some(live)) = (&reply.head.live, self.gate.live()) {
             return live.serve(order, Viewer::new(self, request, frame)).await;

@@ -1,6 +1,7 @@
 //! Ingest: what delivers packets. RTSP cameras and the test pattern, each a pure core under a thin shell.
 
 pub mod access_unit;
+pub mod advice;
 pub mod auth;
 pub mod depacketize_aac;
 pub mod depacketize_g711;

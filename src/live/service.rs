@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::feed::{Budget, Feed, Watching};
@@ -15,6 +16,7 @@ use super::viewers_core::Viewers;
 use super::{hls, jpeg, snapshot, ws};
 use crate::api::wire::{LiveKind, LiveOrder};
 use crate::http::viewer::{LiveService, Serving, Stop, Viewer};
+use crate::media::packet::Packet;
 use crate::system::clock;
 
 /// No packet for so long: there is no picture for somebody new.
@@ -100,6 +102,11 @@ impl Live {
         let is_silent = feed.silence().is_none_or(|silence| silence > SILENCE_MAX);
         let has_picture = feed.window().newest_key().is_some();
         (has_picture && (!is_silent || feed.is_watched())).then_some(feed)
+    }
+
+    /// The newest keyframe of a stream that runs.
+    pub fn newest_key(&self, stream: u32) -> Option<Arc<Packet>> {
+        jpeg::newest_key(&*self.showing(stream)?)
     }
 
     /// A place for an endless viewer.

@@ -19,7 +19,7 @@ use crate::api::wire::LiveOrder;
 use crate::http::viewer::{Stop, Viewer};
 use crate::media::format::{VideoCodec, VideoFormat};
 use crate::media::packet::Packet;
-use crate::system::pool::PoolError;
+use crate::system::pool::{Pool, PoolError};
 
 const KEPT: Duration = Duration::from_secs(1);
 /// Pictures that are kept over all streams and widths, and their bytes: the oldest go.
@@ -134,6 +134,16 @@ impl Snapshots {
         let (key, jpeg) = (Arc::downgrade(key), Arc::clone(jpeg));
         kept.push(Kept { stream, width, key, made: Instant::now(), jpeg });
     }
+}
+
+/// The picture of `key`, at most `width_max` wide; `None` where it can't be decoded, or not now.
+pub async fn shoot(codec: &Pool, key: &Arc<Packet>, width_max: u16) -> Option<Jpeg> {
+    let format = decodable(key).ok()?;
+    let width = effective(Some(width_max), format.width);
+    let packets = [Arc::clone(key)];
+    let job = move || VideoDecoder::open(&format)?.shoot(&packets, &[width]);
+    let shot = codec.run(job).await.ok()?.ok()??;
+    shot.jpegs.into_iter().next().map(|(_, jpeg)| jpeg)
 }
 
 enum Failure {

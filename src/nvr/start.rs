@@ -23,6 +23,7 @@ use super::apply::Applier;
 use super::command::command_queue;
 use super::gauges::Gauges;
 use super::ledger;
+use super::orders::Orders;
 use super::snapshot::{Snapshot, SnapshotCell};
 use super::state::{Nvr, Parts, live_config};
 use crate::api::password::PASSWORD_BYTES_MAX;
@@ -275,14 +276,6 @@ async fn serve_all(
     };
     let server = serve::start(&data_dir.join("run").join("api.sock"), Arc::new(ctx))
         .map_err(|error| format!("API: {error}"))?;
-    let mut gate_config = GateConfig::new(
-        server.socket().to_owned(),
-        parts.cell.clone(),
-        Rc::clone(&parts.auth),
-        rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    );
-    gate_config.live = Some(Rc::<Live>::clone(&parts.live));
-    let gate = Gate::new(gate_config);
     let (listeners, listener_receiver) = bounded(1);
     listeners.send(listening).await.map_err(|error| error.to_string())?;
     // A disk that does not answer delays nobody else.
@@ -293,6 +286,15 @@ async fn serve_all(
         nvr.add_stream(config);
     }
     nvr.publish();
+    let mut gate_config = GateConfig::new(
+        server.socket().to_owned(),
+        nvr.parts.cell.clone(),
+        Rc::clone(&nvr.parts.auth),
+        rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    );
+    gate_config.live = Some(Rc::<Live>::clone(&nvr.parts.live));
+    gate_config.orders = Some(Rc::new(Orders::new(Rc::clone(&nvr))));
+    let gate = Gate::new(gate_config);
     let applier = Applier {
         nvr: Rc::clone(&nvr),
         listeners: args.listen.is_none().then(|| listeners.clone()),

@@ -7,4 +7,6 @@ pub mod backoff_core;
 pub mod hub;
 pub mod meter_core;
 pub mod supervisor;
+pub mod trial;
+pub mod trial_core;
 pub mod wall_core;

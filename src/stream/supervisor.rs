@@ -62,7 +62,8 @@ fn random() -> u32 {
     getrandom::u32().unwrap_or(256)
 }
 
-async fn session(
+/// One session of the source that the URL names.
+pub(super) async fn session(
     config: &StreamConfig,
     codec: &Pool,
     sink: &mut dyn FnMut(SourceEvent),

@@ -182,7 +182,7 @@ function Test({ state, stream }) {
     setBusy(true);
     setResult(null);
     try {
-      const body = stream ? { url, stream_id: stream.id } : { url };
+      const body = stream ? { url, id: stream.id } : { url };
       setResult(await api('POST', '/streams/test', { body, timeoutMs: TEST_MS }));
     } catch (error) {
       const isMissing = error.status === 404 || error.status === 405;
@@ -229,6 +229,7 @@ function Passed({ result }) {
       <div>
         <p class="good"><Icon name="check" />It works.</p>
         <dl class="pairs">{rows.map(([name, value]) => <div key={name}><dt>{name}</dt><dd>{value}</dd></div>)}</dl>
+        {result.advice?.length > 0 && <ul class="advice">{result.advice.map((text) => <li key={text}>{sentence(text)}</li>)}</ul>}
       </div>
     </div>
   );
