@@ -37,8 +37,14 @@ function Day({ date, today, rows, stream, wished }) {
   const day = useMemo(() => dayOf(date), [date]);
   const [view, setView] = useState(day);
   const [cursor, setCursor] = useState(wished);
-  const [order, setOrder] = useState(wished === null ? null : { stream, at: wished, turn: 0 });
+  const [order, setOrder] = useState(null);
   const [choice, setChoice] = useState(null);
+  // An address that names a moment plays it.
+  useEffect(() => {
+    if (wished === null) return;
+    setCursor(wished);
+    setOrder((old) => ({ stream, at: wished, turn: (old?.turn ?? 0) + 1 }));
+  }, [wished]);
   const chosen = rows.find(({ id }) => id === stream);
   const goTo = (params) => replace('timeline', undefined, { date, stream, ...params });
   const play = useCallback((id, at) => {
@@ -99,6 +105,8 @@ function Rows(props) {
   const [hover, setHover] = useState(null);
   const [ledgers, setLedgers] = useState({});
   const latest = useRef(null);
+  // Where keys begin before anything was chosen: the present, or the beginning of a day that is over.
+  const rest = Date.now() < day.to ? Math.max(day.from, Date.now()) : day.from;
   latest.current = { ...props, pending };
   useEffect(() => listen(box.current, {
     zoom: (factor, where) => setView((v) => zoom(v, latest.current.day, factor, v.from + where * (v.to - v.from))),
@@ -119,7 +127,7 @@ function Rows(props) {
   function key(id) {
     return (event) => {
       const width = view.to - view.from;
-      const now = pending?.id === id ? pending.at : cursor ?? view.from;
+      const now = pending?.id === id ? pending.at : cursor ?? rest;
       const step = width * (event.shiftKey ? KEY_STEP_FAR : KEY_STEP);
       const move = (at) => {
         const next = Math.min(Math.max(at, day.from), Math.min(day.to, Date.now()));
@@ -164,7 +172,7 @@ function Rows(props) {
           </div>
         </div>
         {rows.map((row) => (
-          <LedgerRow key={row.id} row={row} report={setLedgers} {...{ day, view, px, cursor }} pending={pending?.id === row.id ? pending.at : null}
+          <LedgerRow key={row.id} row={row} report={setLedgers} {...{ day, view, px, rest, cursor }} pending={pending?.id === row.id ? pending.at : null}
             choice={row.id === stream ? choice : null} isChosen={row.id === stream} onKey={key(row.id)} onFocus={() => row.id !== stream && onChoose(row.id)} />
         ))}
       </div>
@@ -176,10 +184,10 @@ function Rows(props) {
   );
 }
 
-function LedgerRow({ row, report, ...rest }) {
-  const ledger = useLedger(row.id, rest.day);
+function LedgerRow({ row, report, ...given }) {
+  const ledger = useLedger(row.id, given.day);
   useEffect(() => report((all) => ({ ...all, [row.id]: ledger })), [ledger.spans, ledger.shelter, ledger.error]);
-  return <Row stream={row} ledger={ledger} {...rest} />;
+  return <Row stream={row} ledger={ledger} {...given} />;
 }
 
 function Tick({ at, step, where }) {

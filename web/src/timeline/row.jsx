@@ -105,14 +105,14 @@ function hatch(pen, x, width, height, back, front) {
 
 const percent = (n) => `${(Math.min(1, Math.max(0, n)) * 100).toFixed(3)}%`;
 
-export function Row({ stream, ledger, day, view, px, cursor, pending, choice, isChosen, onKey, onFocus }) {
+export function Row({ stream, ledger, day, view, px, rest, cursor, pending, choice, isChosen, onKey, onFocus }) {
   const canvas = useRef(null);
   const theme = useTheme();
   const { spans, shelter, error } = ledger;
   useLayoutEffect(() => {
     if (px > 0) draw(canvas.current, { spans, shelter, view, px });
   }, [spans, shelter, view, px, theme]);
-  const at = pending ?? cursor ?? day.from;
+  const at = pending ?? cursor ?? rest;
   const inView = (ms) => ms !== null && ms >= view.from && ms <= view.to;
   const picked = choice && part(view, choice.from, choice.to);
   return (
