@@ -77,11 +77,11 @@ function Day({ date, today, rows, stream, wished }) {
           </div>
         </div>
       </div>
-      <div class="timeline-top">
+      <div class="timeline-parts">
         <Player order={order} name={chosen.name} onTime={setCursor} />
+        <Rows {...{ rows, stream, day, view, setView, cursor, choice, setChoice, play, onChoose: (id) => goTo({ stream: id }) }} />
         <Export stream={chosen} choice={choice} setChoice={setChoice} cursor={cursor} day={day} />
       </div>
-      <Rows {...{ rows, stream, day, view, setView, cursor, choice, setChoice, play, onChoose: (id) => goTo({ stream: id }) }} />
     </>
   );
 }

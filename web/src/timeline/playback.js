@@ -4,6 +4,9 @@ import { api, downloadUrl } from '../api.js';
 import { clock, rfc3339, span } from '../format.js';
 
 const NEWEST_PAUSE_MS = 2000;
+// So far behind the newest recording a moment still means that one.
+const NEWEST_MS = 15000;
+const END_S = 1;
 // Files begin at keyframes and their times are whole seconds: less is no gap.
 const GAP_MS_MIN = 2500;
 
@@ -53,8 +56,7 @@ export function createPlayback(video, show, time) {
     if (!list) return;
     const [next] = list.recordings;
     if (!next) {
-      stop();
-      set({ phase: 'ended', recording: null, note: `Nothing is recorded from ${clock(at)} on.` });
+      await playNewest(stream, at);
       return;
     }
     const start = startOf(next);
@@ -62,7 +64,22 @@ export function createPlayback(video, show, time) {
     load(next, Math.max(0, (at - start) / 1000), note);
   }
 
-  function load(recording, offset, note) {
+  // What is recorded at this moment is not yet safely stored.
+  async function playNewest(stream, at) {
+    const list = await ask(`/recordings?stream_id=${stream}&order=desc&limit=1`);
+    if (!list) return;
+    const [newest] = list.recordings;
+    if (newest && at - Date.parse(newest.end_time) < NEWEST_MS) {
+      load(newest, newest.duration, '');
+      return;
+    }
+    stop();
+    set({ phase: 'ended', recording: null, note: `Nothing is recorded from ${clock(at)} on.` });
+  }
+
+  function load(recording, wished, note) {
+    // Behind the end of a file that grows a browser would wait for good.
+    const offset = Math.max(0, Math.min(wished, recording.duration - END_S));
     const isLoaded = state.recording?.id === recording.id && video.src && !recording.in_progress;
     set({ recording, note, phase: 'loading' });
     if (!isLoaded) {
