@@ -6,6 +6,7 @@
 //! the gate has done before: framing, `Host`, rate, authentication, `Origin` (`http/`).
 
 pub mod error;
+pub mod export;
 pub mod health;
 pub mod json;
 pub mod ledger;
@@ -155,6 +156,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
     match route {
         Route::Streams => Ok(streams::list(ctx)),
         Route::Stream(id) => streams::get(ctx, id),
+        Route::Export(id) => export::get(ctx, id, &query::parse_export(query)?),
         Route::Ledger(id) => ledger::get(ctx, id, &query::parse_ledger(query)?),
         Route::Recordings => {
             recording_list::list(ctx, &query::parse_recordings(query, is_follow_up)?)

@@ -70,6 +70,23 @@ pub const LEDGER_KNOWN: &str = "start, end";
 /// The ledger of a day, unless the query says otherwise.
 const LEDGER_MS_DEFAULT: i64 = 86_400_000;
 
+/// The span of an export, Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExportQuery {
+    pub start_ms: i64,
+    /// After `start_ms`.
+    pub end_ms: i64,
+}
+
+/// Parses the query of an export, which needs both ends.
+pub fn parse_export(query: &str) -> Result<ExportQuery, ApiError> {
+    let parsed = parse_ledger(query)?;
+    let required = |name| ApiError::field(name, "is required");
+    let start_ms = parsed.start_ms.ok_or_else(|| required("start"))?;
+    let end_ms = parsed.end_ms.ok_or_else(|| required("end"))?;
+    Ok(ExportQuery { start_ms, end_ms })
+}
+
 /// The time that a ledger is asked for, Unix milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerQuery {

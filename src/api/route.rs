@@ -22,6 +22,8 @@ pub enum Route {
     Stream(u32),
     StreamTest,
     Ledger(u32),
+    /// One MP4 of a stream's recordings.
+    Export(u32),
     Recordings,
     Recording(u64),
     Download(u64),
@@ -67,6 +69,9 @@ pub fn parse_route(path: &str) -> Route {
         ["api", "v1", "streams"] => Route::Streams,
         ["api", "v1", "streams", "test"] => Route::StreamTest,
         ["api", "v1", "streams", id] => parse_id(id).map_or(Route::NotFound, Route::Stream),
+        ["api", "v1", "streams", id, "export.mp4"] => {
+            parse_id(id).map_or(Route::NotFound, Route::Export)
+        }
         ["api", "v1", "streams", id, "ledger"] => {
             parse_id(id).map_or(Route::NotFound, Route::Ledger)
         }
@@ -186,6 +191,7 @@ mod tests {
         check_route("/api/v1/streams/7", Route::Stream(7));
         check_route("/api/v1/streams/0", Route::Stream(0));
         check_route("/api/v1/streams/test", Route::StreamTest);
+        check_route("/api/v1/streams/7/export.mp4", Route::Export(7));
         check_route("/api/v1/streams/7/ledger", Route::Ledger(7));
         check_route("/api/v1/recordings", Route::Recordings);
         check_route("/api/v1/recordings/18446744073709551615", Route::Recording(u64::MAX));
