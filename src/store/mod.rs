@@ -149,14 +149,13 @@ pub struct RecordingQuery {
 }
 
 impl RecordingQuery {
-    /// Whether this recording is asked for; the id bounds included.
-    pub fn matches(&self, row: &RecordingRow) -> bool {
-        self.after.is_none_or(|after| row.id > after)
-            && self.before.is_none_or(|before| row.id < before)
-            && self.stream_id.is_none_or(|wanted| wanted == row.stream_id)
-            && self.start_ms.is_none_or(|start| row.end_ms > start)
-            && self.end_ms.is_none_or(|end| row.start_ms < end)
-            && self.is_protected.is_none_or(|wanted| wanted == row.is_protected)
+    /// Whether a recording with these facts is asked for; the id bounds included, `is_protected` not.
+    pub fn matches(&self, id: u64, stream_id: u32, start_ms: i64, end_ms: i64) -> bool {
+        self.after.is_none_or(|after| id > after)
+            && self.before.is_none_or(|before| id < before)
+            && self.stream_id.is_none_or(|wanted| wanted == stream_id)
+            && self.start_ms.is_none_or(|start| end_ms > start)
+            && self.end_ms.is_none_or(|end| start_ms < end)
     }
 }
 
@@ -468,7 +467,9 @@ impl StoreReader {
                 let Some(entry) = entry else { return Ok(true) };
                 let (id, record) = entry.map_err(database)?;
                 let row = decode_row(id.value(), record.value())?;
-                if query.matches(&row) && !visit(row) {
+                let is_wanted = query.is_protected.is_none_or(|wanted| wanted == row.is_protected)
+                    && query.matches(row.id, row.stream_id, row.start_ms, row.end_ms);
+                if is_wanted && !visit(row) {
                     return Ok(false);
                 }
             }

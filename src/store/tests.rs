@@ -193,7 +193,10 @@ fn check_index(store: &Store, rows: &[RecordingRow]) {
         },
     ] {
         let query = RecordingQuery { limit: 1000, ..query };
-        let matches = |row: &&RecordingRow| query.matches(row);
+        let matches = |row: &&RecordingRow| {
+            query.matches(row.id, row.stream_id, row.start_ms, row.end_ms)
+                && query.is_protected.is_none_or(|wanted| wanted == row.is_protected)
+        };
         let mut want: Vec<u64> = rows.iter().filter(matches).map(|row| row.id).collect();
         want.sort_unstable();
         if query.descending {

@@ -172,7 +172,7 @@ async function exportSpan(page, recorder, first) {
   await page.goto(`${recorder.url}#/timeline?stream=0&at=${first.start_time}`);
   await page.getByRole('button', { name: 'Begin here' }).waitFor();
   const local = (time) => new Date(Date.parse(time) + 3600 * 1000 * offset(time)).toISOString().slice(0, 19);
-  await page.getByLabel('From').fill(local(first.start_time));
+  await page.getByLabel('From', { exact: true }).fill(local(first.start_time));
   await page.getByLabel('To', { exact: true }).fill(local(new Date(Date.parse(first.start_time) + 14000).toISOString()));
   const download = page.waitForEvent('download');
   await page.getByRole('button', { name: 'Save as MP4' }).click();

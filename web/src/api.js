@@ -91,4 +91,8 @@ function found() {
 }
 
 export const downloadUrl = (id) => `/api/v1/recordings/${id}/download`;
-export const streamingUrl = (id, what) => `/api/v1/streaming/${id}/${what}`;
+// `view` is { id, quality }; the small feed of a camera is quality `sub`.
+export function streamingUrl({ id, quality }, what, params = {}) {
+  const query = new URLSearchParams(quality === 'sub' ? { ...params, quality } : params).toString();
+  return `/api/v1/streaming/${id}/${what}${query ? `?${query}` : ''}`;
+}

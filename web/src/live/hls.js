@@ -3,8 +3,8 @@
 import { streamingUrl } from '../api.js';
 
 // See `openSocket` for `on`.
-export function openHls(video, id, on) {
-  const url = streamingUrl(id, 'hls/playlist.m3u8');
+export function openHls(video, view, on) {
+  const url = streamingUrl(view, 'hls/playlist.m3u8');
   let isOver = false;
   let player = null;
   function end(reason) {

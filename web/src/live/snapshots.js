@@ -6,7 +6,7 @@ const EVERY_MS = 1000;
 const FAILS_MAX = 3;
 
 // Shows one picture after the other in `image`. See `openSocket` for `on`.
-export function openSnapshots(image, id, on) {
+export function openSnapshots(image, view, on) {
   let isOver = false;
   let fails = 0;
   let timer = null;
@@ -14,7 +14,7 @@ export function openSnapshots(image, id, on) {
     const pixels = Math.max(160, Math.min(1920, Math.round(image.parentElement.clientWidth * devicePixelRatio)));
     // Few widths, so that tiles of one stream share the decoder's work.
     const width = [320, 640, 1280, 1920].find((step) => step >= pixels) ?? 1920;
-    image.src = `${streamingUrl(id, 'snapshot.jpg')}?width=${width}&t=${Date.now()}`;
+    image.src = streamingUrl(view, 'snapshot.jpg', { width, t: Date.now() });
   }
   image.onload = () => {
     fails = 0;

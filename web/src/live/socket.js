@@ -13,9 +13,9 @@ export const canSocket = () => Boolean(Source && globalThis.WebSocket);
 
 // Calls `on.picture()` at the first picture, `on.sound(has)`, and once `on.end(reason)`: 'closed' may be tried again,
 // 'codec' may not, 'refused' means that no message ever came.
-export function openSocket(video, id, on) {
+export function openSocket(video, view, on) {
   const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
-  const socket = new WebSocket(`${scheme}://${location.host}${streamingUrl(id, 'live')}`);
+  const socket = new WebSocket(`${scheme}://${location.host}${streamingUrl(view, 'live')}`);
   socket.binaryType = 'arraybuffer';
   let sink = null;
   let isOver = false;

@@ -9,8 +9,8 @@ const PAUSES_MS = [500, 1000, 2000, 4000, 8000];
 const REFUSALS_MAX = 2;
 const WAYS = { socket: openSocket, hls: openHls, pictures: openSnapshots };
 
-// `elements` are a video and an image. `show` gets { phase: 'waiting' | 'showing' | 'failed', way, hasSound, reason }.
-export function openView(elements, id, codec, show) {
+// `elements` are a video and an image, `view` is { id, quality }. `show` gets { phase: 'waiting' | 'showing' | 'failed', way, hasSound, reason }.
+export function openView(elements, view, codec, show) {
   let way = codec === 'mjpeg' ? 'pictures' : canSocket() ? 'socket' : 'hls';
   let stopWay = null;
   let timer = null;
@@ -25,7 +25,7 @@ export function openView(elements, id, codec, show) {
   function open() {
     const target = way === 'pictures' ? elements.image : elements.video;
     set({ way, phase: 'waiting' });
-    stopWay = WAYS[way](target, id, {
+    stopWay = WAYS[way](target, view, {
       picture: () => {
         tries = 0;
         refusals = 0;
@@ -56,7 +56,7 @@ export function openView(elements, id, codec, show) {
   // A socket can't say why it was refused; the playlist of the same stream can.
   async function explain() {
     try {
-      await api('GET', `/streaming/${id}/hls/playlist.m3u8`, { as: 'text' });
+      await api('GET', `/streaming/${view.id}/hls/playlist.m3u8`, { as: 'text' });
     } catch (error) {
       if (stopWay || timer) set({ phase: 'failed', reason: error.message });
     }

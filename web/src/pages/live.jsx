@@ -98,14 +98,15 @@ function Tile({ stream, isSingle }) {
   const [view, setView] = useState(WAITING);
   const [isMuted, setMuted] = useState(true);
   const isHidden = useHidden();
-  const codec = stream.actual?.codec;
+  const quality = stream.sub_url && !isSingle ? 'sub' : 'main';
+  const codec = quality === 'main' ? stream.actual?.codec : undefined;
   const isWatched = stream.status === 'connected' && !isHidden;
   useEffect(() => {
     setView(WAITING);
     if (!isWatched) return undefined;
     video.current.muted = true;
-    return openView({ video: video.current, image: image.current }, stream.id, codec, setView);
-  }, [stream.id, isWatched, codec]);
+    return openView({ video: video.current, image: image.current }, { id: stream.id, quality }, codec, setView);
+  }, [stream.id, isWatched, codec, quality]);
   useEffect(() => {
     video.current.muted = isMuted;
   }, [isMuted, view.phase]);

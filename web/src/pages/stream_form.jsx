@@ -8,13 +8,13 @@ import { codec } from '../format.js';
 import { Heading } from '../heading.jsx';
 import { Icon } from '../icon.jsx';
 import { go, href } from '../route.js';
-import { BRANDS, STREAM_KINDS, brandUrl, withLogin } from './brands.js';
+import { BRANDS, brandUrl, withLogin } from './brands.js';
 
 const TEST_MS = 20000;
 const GB = 1e9;
 
 const EMPTY = {
-  name: '', brand: '', address: '', channel: '1', kind: 'main', username: '', password: '', url: '',
+  name: '', brand: '', address: '', channel: '1', hasSub: true, username: '', password: '', url: '', sub_url: '',
   enabled: true, record: true, priority: '5', retention_days: '', max_storage_gb: '',
 };
 
@@ -22,6 +22,7 @@ const fromStream = (stream) => ({
   ...EMPTY,
   name: stream.name,
   url: stream.url,
+  sub_url: stream.sub_url ?? '',
   enabled: stream.enabled,
   record: stream.record,
   priority: String(stream.priority),
@@ -31,8 +32,15 @@ const fromStream = (stream) => ({
 
 // What the API calls the URL, in the words of the form.
 function urlOf(state) {
-  if (state.brand) return brandUrl(state);
+  if (state.brand) return brandUrl(state, 'main');
   return withLogin(state.url.trim(), state.username, state.password);
+}
+
+// Null where there is no small picture.
+function subUrlOf(state) {
+  const brand = BRANDS.find(({ id }) => id === state.brand);
+  if (brand) return brand.sub && state.hasSub ? brandUrl(state, 'sub') : null;
+  return state.sub_url.trim() ? withLogin(state.sub_url.trim(), state.username, state.password) : null;
 }
 
 export function StreamForm({ route, streams, streamsError, reloadStreams }) {
@@ -74,11 +82,11 @@ function Form({ stream, isFirst, reload }) {
       <div class="card">
         <Field label="Name" name="name" required maxLength={64} value={state.name} onInput={set('name')} error={errorOf(error, 'name')}
           hint="As you call the place: Front door, Yard." autocomplete="off" />
-        <Source state={state} set={set} stream={stream} error={error} />
+        <Source state={state} set={set} flag={flag} stream={stream} error={error} />
         <Test state={state} stream={stream} />
       </div>
       <Keeping {...{ state, set, flag, error }} />
-      <Problem error={error} unless={['name', 'url', 'priority', 'retention_days', 'max_storage_size']} />
+      <Problem error={error} unless={['name', 'url', 'sub_url', 'priority', 'retention_days', 'max_storage_size']} />
       <div class="actions">
         <button type="submit" class="button primary" disabled={isBusy}>{stream ? 'Save' : 'Add the camera'}</button>
         <a class="button" href={href(isFirst ? 'live' : 'streams')}>{isFirst ? 'Later' : 'Cancel'}</a>
@@ -96,6 +104,8 @@ function bodyOf(state, stream) {
     record: state.record,
     priority: Number(state.priority),
   };
+  const subUrl = subUrlOf(state);
+  if (stream?.sub_url || subUrl) body.sub_url = subUrl;
   const gb = number(state.max_storage_gb);
   const bytes = gb === null ? null : Math.round(gb * GB);
   // Null clears what was set; a new stream has nothing to clear.
@@ -104,7 +114,7 @@ function bodyOf(state, stream) {
   return body;
 }
 
-function Source({ state, set, stream, error }) {
+function Source({ state, set, flag, stream, error }) {
   const brand = BRANDS.find(({ id }) => id === state.brand);
   const urlError = errorOf(error, 'url');
   return (
@@ -126,13 +136,6 @@ function Source({ state, set, stream, error }) {
             <Field label="Channel" name="channel" type="number" min={1} max={64} required value={state.channel} onInput={set('channel')}
               hint="1 for a camera of its own, the input’s number on a recorder." />
           )}
-          <Field label="Which picture" name="kind">
-            {(given) => (
-              <select {...given} value={state.kind} onChange={set('kind')}>
-                {STREAM_KINDS.map(([id, name]) => <option key={id} value={id}>{name}</option>)}
-              </select>
-            )}
-          </Field>
         </div>
       ) : (
         <Field label="Address" name="url" required maxLength={1024} value={state.url} onInput={set('url')} autocomplete="off" autocapitalize="none"
@@ -140,6 +143,12 @@ function Source({ state, set, stream, error }) {
           hint="Such as rtsp://192.168.1.64:554/stream1. For a trial without any camera: testpattern://" />
       )}
       {brand?.hint && <p class="hint">{brand.hint}</p>}
+      {brand?.sub && <Switch label="Show its small picture in the grid" name="hasSub" checked={state.hasSub} onChange={flag('hasSub')} error={errorOf(error, 'sub_url')}
+        hint="Recorded, and shown alone, is the large one. The small one spares the network and whoever watches many." />}
+      {!brand && (
+        <Field label="Address of the small picture, if there is one" name="sub_url" maxLength={1024} value={state.sub_url} onInput={set('sub_url')} autocomplete="off"
+          autocapitalize="none" spellcheck={false} inputMode="url" error={errorOf(error, 'sub_url')} hint="Shown in the grid in place of the large one; never recorded." />
+      )}
       <div class="columns">
         <Field label="User of the camera" name="username" value={state.username} onInput={set('username')} autocomplete="off" autocapitalize="none" spellcheck={false} />
         <Field label="Password of the camera" name="password" type="password" value={state.password} onInput={set('password')} autocomplete="new-password"
