@@ -26,6 +26,7 @@ pub mod storage;
 pub mod streaming;
 pub mod streams;
 pub mod system;
+pub mod system_log;
 pub mod trial;
 pub mod wire;
 
@@ -99,6 +100,8 @@ pub enum Reply {
     Page { body: String, next: Option<String> },
     /// A file that the gate sends, with ranges and conditions.
     File(FileReply),
+    /// Plain text.
+    Text(String),
     /// The gate checks `credentials` (`user:password`) and answers `body` with a cookie, or why not.
     LogIn { credentials: String, body: String },
     /// The gate ends the session of the request.
@@ -164,6 +167,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Recording(id) => recordings::get(ctx, id),
         Route::Download(id) => recordings::download(ctx, id),
         Route::System => system::get(ctx),
+        Route::SystemLog => Ok(system_log::get()),
         Route::Settings => Ok(settings::get(ctx)),
         Route::Session => Ok(session::get(ctx)),
         Route::Hls(id, file) => streaming::hls(ctx, id, file, query),

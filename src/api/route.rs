@@ -36,6 +36,7 @@ pub enum Route {
     /// A stream's newest keyframe as a JPEG picture.
     Snapshot(u32),
     System,
+    SystemLog,
     Settings,
     Password,
     Session,
@@ -94,6 +95,7 @@ pub fn parse_route(path: &str) -> Route {
             parse_id(id).map_or(Route::NotFound, Route::Snapshot)
         }
         ["api", "v1", "system"] => Route::System,
+        ["api", "v1", "system", "log"] => Route::SystemLog,
         ["api", "v1", "settings"] => Route::Settings,
         ["api", "v1", "password"] => Route::Password,
         ["api", "v1", "session"] => Route::Session,
@@ -206,6 +208,7 @@ mod tests {
         check_route(&hls("seg_12.m4s"), Route::Hls(3, HlsFile::Segment(12)));
         check_route(&hls("part_12_0.m4s"), Route::Hls(3, HlsFile::Part(12, 0)));
         check_route("/api/v1/system", Route::System);
+        check_route("/api/v1/system/log", Route::SystemLog);
         check_route("/api/v1/settings", Route::Settings);
         check_route("/api/v1/password", Route::Password);
         check_route("/api/v1/session", Route::Session);

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod log;
+pub mod log_recent;
 pub mod memory;
 pub mod pool;
 pub mod signal;
