@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds, runs and tests LightNVR on Debian 12, Debian 13 and Raspberry Pi OS. Without a word it
 # lists what it can do. Missing Debian packages are installed and named first; nothing else outside
-# of target/ is touched.
+# of target/, web/node_modules and web/dist is touched.
 set -eu
 cd "$(dirname "$0")"
 
@@ -134,7 +134,26 @@ need_test() {
 	fi
 }
 
+# Builds the web page into web/dist, where cargo finds it, unless its sources are those of the last time.
+page() {
+	need node:nodejs npm:npm /usr/bin/sha256sum:coreutils
+	version=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+	[ "$version" -ge 18 ] || die "the web page needs Node 18 or newer, found: $(node --version)"
+	sources=$(find web -type d \( -name node_modules -o -name dist \) -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum)
+	if [ -f web/dist/index.html ] && [ "$sources" = "$(cat web/dist/.sources 2>/dev/null)" ]; then
+		return 0
+	fi
+	say "building the web page"
+	if ! cmp -s web/package-lock.json web/node_modules/.installed; then
+		npm ci --prefix web --no-audit --no-fund --ignore-scripts --loglevel=error
+		cp web/package-lock.json web/node_modules/.installed
+	fi
+	npm run --prefix web --silent build
+	printf '%s\n' "$sources" >web/dist/.sources
+}
+
 release() {
+	page
 	cargo build --release --locked
 }
 

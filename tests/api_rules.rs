@@ -66,6 +66,21 @@ fn head_is_get_without_a_body() {
 }
 
 #[test]
+fn the_log_is_text_of_its_last_lines() {
+    let rig = Rig::new();
+    for n in 0..2000 {
+        lightnvr::system::log_recent::push(format!("line {n} {}\n", "x".repeat(60)).as_bytes());
+    }
+    let answer = rig.ask("GET", "/api/v1/system/log", "");
+    assert_eq!(answer.header("Content-Type"), Some("text/plain; charset=utf-8"));
+    assert!(answer.body.len() <= 64 << 10 && answer.body.len() > 63 << 10, "{}", answer.body.len());
+    assert!(answer.body.starts_with("line ") && answer.body.ends_with("x\n"), "whole lines");
+    assert!(answer.body.lines().last().is_some_and(|line| line.starts_with("line 1999 ")));
+    check(&rig, "PUT", "/api/v1/system/log", "", "", 405);
+    check(&rig, "GET", "/api/v1/system/log/", "", "", 404);
+}
+
+#[test]
 fn a_body_says_that_it_is_json() {
     let rig = Rig::new();
     let want = r#"{"error":"send the header Content-Type: application/json"}"#;
@@ -136,9 +151,8 @@ fn the_page_is_served_with_its_policy() {
     assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'self'"));
     assert!(!policy.contains("unsafe-inline"));
     assert_eq!(page.header("X-Content-Type-Options"), None, "the gate says it, once");
-    let script = rig.ask("GET", "/src/api.js", "");
-    assert_eq!(script.header("Content-Type"), Some("text/javascript; charset=utf-8"));
-    assert_eq!(rig.ask("GET", "/src/nothing.js", "").status, 404);
+    assert_eq!(page.header("Cache-Control"), Some("no-cache"));
+    assert_eq!(rig.ask("GET", "/assets/nothing.js", "").status, 404);
 }
 
 #[test]

@@ -84,6 +84,10 @@ fn a_given_password_is_the_owner_s_own_and_a_session_does_all_that_basic_does() 
     let answer = http::request(nvr.addr, "PUT", "/api/v1/settings", &bare, Some(b"{}"));
     assert_eq!(answer.expect("an answer").status, 403, "no proof of where it comes from");
 
+    let log = ask(&nvr, "GET", "/api/v1/system/log", &fields, "");
+    assert!(log.status == 200 && log.text().contains("storage attached"), "{}", log.text());
+    assert!(!log.text().contains(PASSWORD) && !log.text().contains(&cookie));
+
     // Basic changes the password: every session ends.
     let body = format!(r#"{{"current":"{PASSWORD}","new":"another password"}}"#);
     nvr.json("PUT", "/api/v1/password", Some(&body));

@@ -6,6 +6,7 @@
 //! the gate has done before: framing, `Host`, rate, authentication, `Origin` (`http/`).
 
 pub mod error;
+pub mod export;
 pub mod health;
 pub mod json;
 pub mod ledger;
@@ -25,6 +26,7 @@ pub mod storage;
 pub mod streaming;
 pub mod streams;
 pub mod system;
+pub mod system_log;
 pub mod trial;
 pub mod wire;
 
@@ -76,6 +78,7 @@ pub struct Request<'a> {
     /// Path and query as sent.
     pub target: &'a str,
     pub content_type: Option<&'a str>,
+    pub accept_encoding: Option<&'a str>,
     pub body: &'a [u8],
     /// The session that sent it, if it came with a cookie.
     pub session: Option<u64>,
@@ -97,6 +100,8 @@ pub enum Reply {
     Page { body: String, next: Option<String> },
     /// A file that the gate sends, with ranges and conditions.
     File(FileReply),
+    /// Plain text.
+    Text(String),
     /// The gate checks `credentials` (`user:password`) and answers `body` with a cookie, or why not.
     LogIn { credentials: String, body: String },
     /// The gate ends the session of the request.
@@ -143,7 +148,10 @@ pub fn answer(ctx: &Ctx, request: &Request<'_>) -> Result<Reply, ApiError> {
         }
         Method::Post | Method::Put => change(ctx, route, request, &read_fields(request)?),
         Method::Delete => delete(ctx, route),
-        _ => read(ctx, route, query, request.is_follow_up),
+        _ => match route {
+            Route::Asset(asset) => Ok(page::get(asset, request.accept_encoding)),
+            _ => read(ctx, route, query, request.is_follow_up),
+        },
     }
 }
 
@@ -151,6 +159,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
     match route {
         Route::Streams => Ok(streams::list(ctx)),
         Route::Stream(id) => streams::get(ctx, id),
+        Route::Export(id) => export::get(ctx, id, &query::parse_export(query)?),
         Route::Ledger(id) => ledger::get(ctx, id, &query::parse_ledger(query)?),
         Route::Recordings => {
             recording_list::list(ctx, &query::parse_recordings(query, is_follow_up)?)
@@ -158,6 +167,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Recording(id) => recordings::get(ctx, id),
         Route::Download(id) => recordings::download(ctx, id),
         Route::System => system::get(ctx),
+        Route::SystemLog => Ok(system_log::get()),
         Route::Settings => Ok(settings::get(ctx)),
         Route::Session => Ok(session::get(ctx)),
         Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
@@ -166,10 +176,11 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Snapshot(id) => pictures::snapshot(ctx, id, query),
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
-        Route::Asset(asset) => Ok(page::get(asset)),
-        Route::Password | Route::AdoptStorage | Route::StreamTest | Route::NotFound => {
-            Err(ApiError::NotFound("Not found"))
-        }
+        Route::Asset(_)
+        | Route::Password
+        | Route::AdoptStorage
+        | Route::StreamTest
+        | Route::NotFound => Err(ApiError::NotFound("Not found")),
     }
 }
 

@@ -137,7 +137,7 @@ fn etag(row: &RecordingRow) -> String {
 }
 
 /// `attachment` with a file name (RFC 6266): in ASCII, and in UTF-8 besides where that says more.
-fn disposition(name: &str) -> String {
+pub(super) fn disposition(name: &str) -> String {
     // What no file system takes, and the quotes of the header itself.
     let safe = |c: char| {
         if matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|') { '_' } else { c }

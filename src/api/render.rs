@@ -29,6 +29,10 @@ pub fn render(result: Result<Reply, ApiError>) -> Rendered {
             all.extend(headers.iter().map(|&(name, value)| (name, Cow::Borrowed(value))));
             Rendered { status: 200, headers: all, body: Cow::Borrowed(body) }
         }
+        Ok(Reply::Text(text)) => {
+            let headers = vec![("Content-Type", Cow::Borrowed("text/plain; charset=utf-8"))];
+            Rendered { status: 200, headers, body: Cow::Owned(text.into_bytes()) }
+        }
         Ok(Reply::File(file)) => file_headers(file),
         Ok(Reply::LogIn { credentials, body }) => {
             let mut out = json(200, body);

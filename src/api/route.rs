@@ -22,6 +22,8 @@ pub enum Route {
     Stream(u32),
     StreamTest,
     Ledger(u32),
+    /// One MP4 of a stream's recordings.
+    Export(u32),
     Recordings,
     Recording(u64),
     Download(u64),
@@ -34,6 +36,7 @@ pub enum Route {
     /// A stream's newest keyframe as a JPEG picture.
     Snapshot(u32),
     System,
+    SystemLog,
     Settings,
     Password,
     Session,
@@ -67,6 +70,9 @@ pub fn parse_route(path: &str) -> Route {
         ["api", "v1", "streams"] => Route::Streams,
         ["api", "v1", "streams", "test"] => Route::StreamTest,
         ["api", "v1", "streams", id] => parse_id(id).map_or(Route::NotFound, Route::Stream),
+        ["api", "v1", "streams", id, "export.mp4"] => {
+            parse_id(id).map_or(Route::NotFound, Route::Export)
+        }
         ["api", "v1", "streams", id, "ledger"] => {
             parse_id(id).map_or(Route::NotFound, Route::Ledger)
         }
@@ -89,6 +95,7 @@ pub fn parse_route(path: &str) -> Route {
             parse_id(id).map_or(Route::NotFound, Route::Snapshot)
         }
         ["api", "v1", "system"] => Route::System,
+        ["api", "v1", "system", "log"] => Route::SystemLog,
         ["api", "v1", "settings"] => Route::Settings,
         ["api", "v1", "password"] => Route::Password,
         ["api", "v1", "session"] => Route::Session,
@@ -186,6 +193,7 @@ mod tests {
         check_route("/api/v1/streams/7", Route::Stream(7));
         check_route("/api/v1/streams/0", Route::Stream(0));
         check_route("/api/v1/streams/test", Route::StreamTest);
+        check_route("/api/v1/streams/7/export.mp4", Route::Export(7));
         check_route("/api/v1/streams/7/ledger", Route::Ledger(7));
         check_route("/api/v1/recordings", Route::Recordings);
         check_route("/api/v1/recordings/18446744073709551615", Route::Recording(u64::MAX));
@@ -200,6 +208,7 @@ mod tests {
         check_route(&hls("seg_12.m4s"), Route::Hls(3, HlsFile::Segment(12)));
         check_route(&hls("part_12_0.m4s"), Route::Hls(3, HlsFile::Part(12, 0)));
         check_route("/api/v1/system", Route::System);
+        check_route("/api/v1/system/log", Route::SystemLog);
         check_route("/api/v1/settings", Route::Settings);
         check_route("/api/v1/password", Route::Password);
         check_route("/api/v1/session", Route::Session);
@@ -249,7 +258,6 @@ mod tests {
     #[test]
     fn the_page_is_found() {
         assert!(matches!(parse_route("/"), Route::Asset(asset) if asset.path == "/"));
-        assert!(matches!(parse_route("/src/api.js"), Route::Asset(_)));
     }
 
     #[test]

@@ -40,6 +40,17 @@ pub const ORDER: &str = "lightnvr-order";
 #[derive(Clone, PartialEq, Eq)]
 pub enum Order {
     Trial(TrialOrder),
+    Export(ExportOrder),
+}
+
+/// One MP4 of a stream's recordings in a span, Unix milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportOrder {
+    pub stream_id: u32,
+    pub start_ms: i64,
+    pub end_ms: i64,
+    /// Value of `Content-Disposition`.
+    pub disposition: String,
 }
 
 /// A look at a source.
@@ -60,6 +71,9 @@ impl Order {
             Self::Trial(TrialOrder { url, width, height, fps }) => {
                 format!("trial;{width};{height};{fps};{}", encode_path(url))
             }
+            Self::Export(ExportOrder { stream_id, start_ms, end_ms, disposition }) => {
+                format!("export;{stream_id};{start_ms};{end_ms};{}", encode_path(disposition))
+            }
         }
     }
 
@@ -74,6 +88,14 @@ impl Order {
                 let url = decode_percent(parts.next()?)?;
                 Some(Self::Trial(TrialOrder { url, width, height, fps }))
             }
+            "export" => {
+                let mut parts = rest.splitn(4, ';');
+                let stream_id = parts.next()?.parse().ok()?;
+                let mut time = || parts.next()?.parse().ok();
+                let (start_ms, end_ms) = (time()?, time()?);
+                let disposition = decode_percent(parts.next()?)?;
+                Some(Self::Export(ExportOrder { stream_id, start_ms, end_ms, disposition }))
+            }
             _ => None,
         }
     }
@@ -83,6 +105,7 @@ impl fmt::Debug for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trial(_) => f.write_str("Trial(***)"),
+            Self::Export(order) => order.fmt(f),
         }
     }
 }
@@ -237,6 +260,9 @@ mod tests {
             let header = order.encode();
             prop_assert!(header.bytes().all(|b| b.is_ascii_graphic()));
             prop_assert_eq!(Order::parse(&header), Some(order));
+            let disposition = near.clone();
+            let order = Order::Export(ExportOrder { stream_id: 7, start_ms: -5, end_ms: 9, disposition });
+            prop_assert_eq!(Order::parse(&order.encode()), Some(order));
             let _ = Order::parse(&near);
         }
 

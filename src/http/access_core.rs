@@ -108,12 +108,17 @@ pub fn is_login(method: &str, path: &str) -> bool {
     method == "POST" && path == SESSION_PATH
 }
 
-/// `path` is media: live streams and downloads, of which a player asks for many in a row.
+/// `path` is media: live streams, downloads and exports, of which a player asks for many in a row, or which
+/// take long.
 pub fn is_media(path: &str) -> bool {
     let Some(rest) = path.strip_prefix("/api/v1/") else { return false };
-    let download = rest.strip_prefix("recordings/").and_then(|r| r.strip_suffix("/download"));
+    let is_of = |start: &str, end: &str| {
+        let id = rest.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+        id.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+    };
     rest.starts_with("streaming/")
-        || download.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+        || is_of("recordings/", "/download")
+        || is_of("streams/", "/export.mp4")
 }
 
 #[cfg(test)]
@@ -217,6 +222,7 @@ mod tests {
         assert!(!is_login("DELETE", "/api/v1/session") && !is_login("GET", "/api/v1/session"));
         assert!(is_media("/api/v1/streaming/0/hls/index.m3u8"));
         assert!(is_media("/api/v1/recordings/17/download"));
+        assert!(is_media("/api/v1/streams/0/export.mp4"));
         assert!(!is_media("/api/v1/recordings/download"));
         assert!(!is_media("/api/v1/recordings/1/2/download"));
         assert!(!is_media("/api/v1/streams"));

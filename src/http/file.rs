@@ -66,11 +66,12 @@ impl Transfer {
     }
 }
 
+/// Runs what reads files for a client, beside the disk threads.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place: downloads must not wait for `disk-N`"
 )]
-async fn in_blocking_pool<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn in_blocking_pool<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     smol::unblock(work).await
 }
 

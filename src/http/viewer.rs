@@ -12,8 +12,10 @@ use std::time::Instant;
 
 use crate::api::wire::{LiveOrder, Order};
 use crate::http::access_core;
+use crate::http::chunked_core::{self, CHUNK_END, LAST_CHUNK};
 use crate::http::conn::Conn;
 pub use crate::http::conn::Stop;
+pub use crate::http::file::in_blocking_pool as blocking;
 use crate::http::gate::Refusal;
 use crate::http::head_core::Request;
 use crate::http::rate_core::PeerKey;
@@ -102,6 +104,42 @@ impl<'a> Viewer<'a> {
         length: u64,
     ) -> Result<(), Stop> {
         Ok(self.conn.write(&self.head(status, fields, Framing::Length(length))).await?)
+    }
+
+    /// Answers with an error whose text was made for it.
+    pub async fn refuse_saying(self, status: u16, what: &str) -> Result<(), Stop> {
+        let head = self.is_head();
+        let reply = reply_core::encode_error(&self.frame, status, what, &[], head);
+        self.conn.write(&reply).await?;
+        self.finish()
+    }
+
+    /// Starts an answer of unknown length: then come `write_chunk` and `finish_chunks`. HTTP/1.0 has no chunks:
+    /// there the answer ends with the connection.
+    pub async fn begin_chunks(&mut self, fields: &[(&str, &str)]) -> Result<(), Stop> {
+        let framing = if self.request.is_http10 { Framing::Close } else { Framing::Chunked };
+        if framing == Framing::Close {
+            self.frame.persist = Persist::Close;
+        }
+        Ok(self.conn.write(&self.head(200, fields, framing)).await?)
+    }
+
+    /// Writes a piece of such an answer.
+    pub async fn write_chunk(&self, piece: &[u8]) -> Result<(), Stop> {
+        if self.request.is_http10 {
+            return Ok(self.conn.write(piece).await?);
+        }
+        let start = chunked_core::encode_chunk_start(piece.len());
+        let mut parts = [start.as_bytes(), piece, CHUNK_END].map(IoSlice::new);
+        Ok(self.conn.write_vectored(&mut parts).await?)
+    }
+
+    /// Ends such an answer.
+    pub async fn finish_chunks(self) -> Result<(), Stop> {
+        if !self.request.is_http10 && !self.is_head() {
+            self.conn.write(LAST_CHUNK).await?;
+        }
+        self.finish()
     }
 
     /// Starts an answer that goes on until the connection is closed.

@@ -9,7 +9,8 @@ pub mod fmp4;
 mod fmp4_entry;
 mod fmp4_fragment;
 mod fmp4_index;
-mod fmp4_moof;
+pub mod fmp4_join;
+pub mod fmp4_moof;
 pub mod fmp4_scan;
 pub mod format;
 pub mod g711;
@@ -20,7 +21,7 @@ mod h265_sps;
 pub(crate) mod media_clip;
 #[cfg(test)]
 pub(crate) mod media_tool;
-mod mp4_box;
+pub mod mp4_box;
 pub mod nal;
 pub mod packet;
 pub mod reorder;

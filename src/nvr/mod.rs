@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod command;
+mod export;
 pub mod gauges;
 pub mod ledger;
 pub mod orders;

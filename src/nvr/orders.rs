@@ -1,9 +1,10 @@
 //! What the recorder does itself for a client, on the connection's own task: trials of cameras, exports.
 //!
-//! In here: who is asked. Not in here: the work (`trial.rs`).
+//! In here: who is asked. Not in here: the work (`trial.rs`, `export.rs`).
 
 use std::rc::Rc;
 
+use super::export::{self, Places};
 use super::state::Nvr;
 use super::trial::{self, Turn};
 use crate::api::wire::Order;
@@ -13,11 +14,12 @@ use crate::http::viewer::{OrderService, Serving, Viewer};
 pub struct Orders {
     pub(super) nvr: Rc<Nvr>,
     pub(super) trial: Turn,
+    pub(super) exports: Places,
 }
 
 impl Orders {
     pub fn new(nvr: Rc<Nvr>) -> Self {
-        Self { nvr, trial: Turn::default() }
+        Self { nvr, trial: Turn::default(), exports: Places::default() }
     }
 }
 
@@ -26,6 +28,7 @@ impl OrderService for Orders {
         Box::pin(async move {
             match order {
                 Order::Trial(order) => trial::serve(self, order, viewer).await,
+                Order::Export(order) => export::serve(self, order, viewer).await,
             }
         })
     }

@@ -13,6 +13,7 @@ mod crash_disk;
 mod crash_tests;
 pub mod cut_core;
 pub mod disk;
+pub mod export;
 pub mod open;
 pub mod real_disk;
 pub mod rebuild;

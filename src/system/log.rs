@@ -3,7 +3,7 @@
 //! simplelog formats a line where it is logged, so that its time is true; a bounded queue takes it to the
 //! thread `log`, because standard error (a serial console, a stalled journal) may block for seconds and the
 //! executor may not. When the queue is full, lines are left out and counted, and `N log lines lost` stands in
-//! their place.
+//! their place. The last lines are kept for who asks (`log_recent.rs`), also those that are lost here.
 //! What cameras and clients send ends up in messages: control characters are escaped, so that nobody out
 //! there writes terminal escapes or lines that look like ours.
 
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger};
 
-use super::{clock, pool};
+use super::{clock, log_recent, pool};
 
 /// Lines that wait for the thread; together at most 2 MiB.
 pub const LOG_LINES_MAX: usize = 1024;
@@ -109,6 +109,7 @@ impl Write for LineWriter {
         self.line.extend_from_slice(&text[..text.len().min(room)]);
         if bytes.ends_with(b"\n") {
             self.line.push(b'\n');
+            log_recent::push(&self.line);
             self.queue.push(std::mem::take(&mut self.line));
         }
         Ok(bytes.len())

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod drive;
 pub mod log;
+pub mod log_recent;
 pub mod memory;
 pub mod pool;
 pub mod signal;

@@ -112,10 +112,16 @@ def before_call(context, case, kwargs):
     else:
         # A part is one of a segment.
         query.pop("_HLS_part", None)
+    if case.path.endswith("/export.mp4") and int(case.path_parameters["id"]) % 2 == 0:
+        case.path_parameters["id"] = 0  # the demo, of which there are recordings
     if "start" in query and "end" in query:
         # Each is valid by itself, but time goes one way only.
         start, end = (datetime.datetime.fromisoformat(query[name]) for name in ("start", "end"))
-        if end <= start:
+        if end <= start and case.path.endswith("/export.mp4"):
+            query["start"], query["end"] = query["end"], query["start"]
+            if start == end:
+                query["end"] = "2099-01-01T00:00:00Z"
+        elif end <= start:
             del query["end"]
     if isinstance(case.body, dict):
         put_right(case.path, case.body)
