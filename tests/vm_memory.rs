@@ -20,8 +20,9 @@ const MEMORY_MIB: u32 = 256;
 const HOG_MIB: u64 = 320;
 const SWAP_BYTES: u64 = 768 << 20;
 const DATA_BYTES: u64 = 2 << 30;
-/// The hog is at work once so much of it was swapped.
-const SWAPPED_KIB_MIN: u64 = 128 << 10;
+/// The hog is at work once so much of it was swapped, and then so much more while streams are recorded.
+const SWAPPED_KIB_MIN: u64 = 96 << 10;
+const SWAPPED_MEANWHILE_KIB_MIN: u64 = 32 << 10;
 const STREAMS: [&str; 4] = ["a", "b", "c", "d"];
 const HOG_WITHIN: Duration = Duration::from_secs(120);
 /// How much longer than the clip it may take, in software on a loaded machine.
@@ -42,13 +43,11 @@ fn number(guest: &Guest, file: &str, name: &str) -> u64 {
 
 /// Something that goes through more memory than there is, again and again.
 fn start_hog(guest: &Guest) {
-    guest.run(&format!(
-        "mkswap /dev/vdb >/dev/null && swapon /dev/vdb && mkdir /hog && mount -t tmpfs -o size=90% hog /hog && \
-         mount -o remount,size={HOG_MIB}m /hog"
-    ));
-    guest.run(&format!(
-        "(yes hog | head -c {HOG_MIB}m >/hog/memory; while cat /hog/memory; do :; done) >/dev/null 2>&1 &"
-    ));
+    guest.run("mkswap /dev/vdb >/dev/null && swapon /dev/vdb && mkdir /hog");
+    guest.run(&format!("mount -t tmpfs -o size={HOG_MIB}m hog /hog"));
+    // Fills it, whatever it is filled with, and then reads it for ever.
+    let work = "while cat /bin/busybox; do :; done >/hog/memory; while cat /hog/memory; do :; done";
+    guest.run(&format!("({work}) >/dev/null 2>&1 &"));
     wait::until("the hog has taken all memory", HOG_WITHIN, || {
         let [total, free] = ["SwapTotal", "SwapFree"].map(|n| number(guest, "/proc/meminfo", n));
         (total - free > SWAPPED_KIB_MIN).then_some(())
@@ -107,7 +106,8 @@ fn beside_a_memory_hog_nothing_is_lost_and_nothing_is_swapped() {
         "RssAnon at most {rss_anon_kib_max} KiB; the kernel swapped {swapped_kib} KiB meanwhile, none of them ours; \
          protections: {protections:?}"
     );
-    assert!(swapped_kib > SWAPPED_KIB_MIN, "memory was short all the while: {swapped_kib} KiB");
+    let is_short = swapped_kib > SWAPPED_MEANWHILE_KIB_MIN;
+    assert!(is_short, "memory was short all the while: {swapped_kib} KiB");
     let sent = mp4::media_units(&clip().file(), Video::H264);
     for id in ids {
         let recordings = nvr.wait_for_finished(id, RECORDED_WITHIN);

@@ -70,8 +70,9 @@ impl Guest {
         command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "Nehalem"]);
         command.args(["-smp", "2", "-no-reboot", "-m", &parts.memory_mib.to_string()]);
         command.arg("-kernel").arg(made.join("vmlinuz")).arg("-initrd").arg(initrd);
-        // A panic ends QEMU.
-        command.args(["-append", "console=ttyS0 rdinit=/init panic=-1"]);
+        // A panic ends QEMU. A root in ramfs is never swapped, programs' pages that nobody used yet included.
+        let line = "console=ttyS0 rdinit=/init panic=-1 rootfstype=ramfs";
+        command.args(["-append", line]);
         for (n, disk) in parts.disks.iter().enumerate() {
             // Its name on the command line must not be taken apart at a comma.
             let file = disk.display().to_string().replace(',', ",,");

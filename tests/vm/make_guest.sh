@@ -70,7 +70,8 @@ make_base() {
 	[ "$(cat "$dir/made" 2>/dev/null)" = "$want" ] && return 0
 	mkdir -p "$dir"
 	fetch_kernel
-	work=$(mktemp -d "$dir/work.XXXXXX")
+	work=$dir/work.$$
+	mkdir "$work"
 	trap 'rm -rf "$work"' EXIT
 	trap 'exit 1' INT TERM
 	dpkg -x "$dir"/linux-image-*.deb "$work"
@@ -95,7 +96,8 @@ make_base() {
 
 # The kernel reads one archive after the other.
 add_program() {
-	work=$(mktemp -d "$3.XXXXXX")
+	work=$3.$$
+	mkdir "$work"
 	trap 'rm -rf "$work"' EXIT
 	trap 'exit 1' INT TERM
 	install_program "$work/root" "$2" bin/lightnvr
