@@ -10,6 +10,7 @@ use std::time::Duration;
 use rig::clips;
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::guest::{self, Guest, Parts, ext4_image};
+use rig::json::Look;
 use rig::mp4;
 use rig::temp_dir::{TempDir, files_below};
 use rig::wait;
@@ -49,7 +50,9 @@ fn the_card_sees_each_byte_once() {
     for id in ids {
         nvr.wait_for_finished(id, CONNECTED_WITHIN);
     }
+    let told = nvr.json("GET", "/api/v1/system", None).field("bytes_written").integer();
     let process = guest.nvr_number("io", "write_bytes");
+    assert!(told <= process && told > process / 10 * 9, "told {told}, wrote {process}");
     guest.stop_nvr();
     guest.run("umount /data");
     let device = guest.bytes_written("vda") - before;
