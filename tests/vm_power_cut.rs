@@ -12,6 +12,7 @@ use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::guest::{self, Guest, Parts, ext4_image};
 use rig::ledger::{Span, ledger};
 use rig::mp4;
+use rig::nvr::Recording;
 use rig::random::Random;
 use rig::temp_dir::TempDir;
 use rig::wait;
@@ -95,6 +96,8 @@ fn after_a_power_cut_everything_plays_and_the_ledger_names_it() {
     for cut in 0..cuts {
         wait_for_recording(&guest, alive_ms);
         wait::pause(Duration::from_millis(random.below(LIFE_MS_MAX)));
+        let finished = guest.nvr().recordings("").into_iter().filter(|r| !r.in_progress);
+        let finished: Vec<Recording> = finished.collect();
         let before_ms = guest.now_ms();
         guest.cut_power("vda");
         let cut_ms = guest.now_ms();
@@ -105,6 +108,11 @@ fn after_a_power_cut_everything_plays_and_the_ledger_names_it() {
         let boot_ms = guest.now_ms();
         guest.start_nvr("/data/nvr");
         wait_for_recording(&guest, boot_ms);
+        let now = guest.nvr().recordings("");
+        for old in finished {
+            let is_there = now.iter().any(|r| r.id == old.id && r.size == old.size);
+            assert!(is_there, "recording {} was lost: {old:?}", old.id);
+        }
         let since_ms = before_ms - 5 * 1000;
         let lost = [0, 1, 2, 3].map(|id| {
             let spans = ledger(guest.nvr(), id, since_ms);
