@@ -14,9 +14,11 @@ fn the_guest_has_a_virtual_camera_and_a_disk_that_forgets() {
     let guest = Guest::boot(home.path(), Parts { memory_mib: 256, disks: &[&disk] });
     assert!(guest.run("lightnvr --version").contains(env!("CARGO_PKG_VERSION")));
     assert_eq!(guest.run("exit 0"), "");
-    guest.run("load vivid n_devs=1 node_types=0x1");
+    let camera = guest.add_camera();
     assert!(guest.run("cat /sys/class/video4linux/video0/name").contains("vivid"));
-    assert_eq!(guest.run("ls /dev/video*"), "/dev/video0");
+    assert_eq!(guest.run("ls /dev/video*"), camera);
+    // A camera that is read and not streamed gives whole pictures, one after the other.
+    assert_eq!(guest.run(&format!("head -c 300000 {camera} | wc -c")), "300000");
 
     let disk = guest.map_disk("vda");
     let write =

@@ -126,6 +126,14 @@ impl Guest {
         self.run(&format!("export DM_DISABLE_UDEV=1; {script}"));
     }
 
+    /// Gives the guest a virtual camera; answers its device.
+    #[track_caller]
+    pub fn add_camera(&self) -> &'static str {
+        // One device, which only captures video (Documentation/admin-guide/media/vivid.rst of Linux).
+        self.run("load vivid n_devs=1 node_types=0x1");
+        "/dev/video0"
+    }
+
     /// The guest's clock in Unix milliseconds, which it shows in whole seconds: up to one too early.
     #[track_caller]
     pub fn now_ms(&self) -> i64 {

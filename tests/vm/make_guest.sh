@@ -29,9 +29,9 @@ install_program() {
 	done
 }
 
-# As root's files, whoever makes them, and always the same bytes.
+# As root's files, whoever makes them.
 pack() {
-	(cd "$1" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 --reproducible) >"$2"
+	(cd "$1" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$2"
 }
 
 kernel_package() {
@@ -57,11 +57,9 @@ install_module() {
 		file=$(basename "$path")
 		case $file in
 		*.xz) xz -dc "$path" >"$root/modules/${file%.xz}" ;;
-		*.zst) zstd -qdc "$path" >"$root/modules/${file%.zst}" ;;
 		*) cp "$path" "$root/modules/$file" ;;
 		esac
-		file=${file%.xz}
-		printf '%s\n' "${file%.zst}" >>"$list"
+		printf '%s\n' "${file%.xz}" >>"$list"
 	done <"$work/depends"
 }
 
