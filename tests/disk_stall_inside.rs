@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use lightnvr::buffer::board_core::Protection;
 use lightnvr::buffer::spill::{Buffers, SwapFile};
 use lightnvr::ingest::{SourceEvent, Unit};
+use lightnvr::live::feed::Feed;
 use lightnvr::media::format::{VideoCodec, VideoFormat};
 use lightnvr::media::packet::Track;
 use lightnvr::record::cut_core::CutConfig;
@@ -109,7 +110,7 @@ fn stall(name: &str, swap: Swap, budget: usize) -> Vec<(Vec<u32>, u64)> {
     }
     let camera = |id| camera(&executor, &buffers, &recordings, id);
     let mut cameras: Vec<Camera> = (0..STREAMS).map(camera).collect();
-    smol::block_on(executor.run(async {
+    lightnvr::system::drive::block_on(executor.run(async {
         recordings.look_at_storage().await;
         shoot_all(&mut cameras, 2 * GROUP);
         // The disk's thread takes this and stands still.
@@ -161,7 +162,8 @@ fn camera(
     // The last one matters most.
     let ring = RingConfig { stream_id: id, priority: id as u8, bytes_max: RING_BYTES };
     let (changed, _) = bounded(1);
-    let hub = Rc::new(Hub::new(buffers, &ring, true, changed, Instant::now()));
+    let live = Feed::new(Rc::default(), 0, 18);
+    let hub = Rc::new(Hub::new(buffers, &ring, true, changed, Instant::now(), live));
     let config = CutConfig { stream_id: id, stream_name: id.to_string(), segment_ms: 3_600_000 };
     let (stop, stopping) = stop_pair();
     let config = Rc::new(RefCell::new(config));

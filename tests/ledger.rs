@@ -2,50 +2,35 @@
 
 mod rig;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rig::clips;
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::json::Look;
-use rig::ledger::{Span, ledger, parse_ms};
+use rig::ledger::{self, OFF_MS_MAX, Span, now_ms, parse_ms, states};
 use rig::nvr::Nvr;
 use rig::temp_dir::TempDir;
 use rig::wait;
 
 /// Anything that is waited for, on a loaded machine.
 const WITHIN: Duration = Duration::from_secs(30);
-/// How far the ledger may be off.
-const OFF_MS_MAX: i64 = 1000;
 /// The test pattern and the clips have a keyframe every two seconds at most: until the next one nothing can be
 /// recorded, and the reason goes on.
 const GOP_MS: i64 = 2000;
 
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    i64::try_from(now.as_millis()).expect("before the year 292 million")
+#[track_caller]
+fn ledger(nvr: &Nvr, stream_id: u64, start_ms: i64) -> Vec<Span> {
+    ledger::since(nvr, stream_id, start_ms)
 }
 
-fn states(spans: &[Span]) -> Vec<&str> {
-    spans.iter().map(|span| span.state.as_str()).collect()
-}
-
-/// Waits until the ledger has these states; gives the spans.
 #[track_caller]
 fn wait_for_states(nvr: &Nvr, stream_id: u64, start_ms: i64, want: &[&str]) -> Vec<Span> {
-    let mut last = Vec::new();
-    let deadline = std::time::Instant::now() + WITHIN;
-    loop {
-        let spans = ledger(nvr, stream_id, start_ms);
-        if states(&spans) == want {
-            return spans;
-        }
-        assert!(
-            std::time::Instant::now() < deadline,
-            "want {want:?}, got {spans:#?}\nbefore {last:#?}"
-        );
-        last = spans;
-        wait::pause(Duration::from_millis(100));
-    }
+    ledger::wait_for_states(nvr, stream_id, start_ms, want, WITHIN)
+}
+
+#[track_caller]
+fn wait_for_recorded_since(nvr: &Nvr, stream_id: u64, since_ms: i64) {
+    ledger::wait_for_recorded_since(nvr, stream_id, since_ms, WITHIN);
 }
 
 /// When something was asked for, and when it was answered: it took effect in between.
@@ -77,18 +62,6 @@ fn check_moment(got_ms: i64, want: Moment, later_ms_max: i64) {
 fn check_span(span: &Span, from: Moment, to: Moment) {
     check_moment(span.start_ms, from, 0);
     check_moment(span.end_ms, to, GOP_MS);
-}
-
-/// Waits until something of the stream is safely stored from after `since_ms`.
-#[track_caller]
-fn wait_for_recorded_since(nvr: &Nvr, stream_id: u64, since_ms: i64) {
-    wait::until("something is recorded", WITHIN, || {
-        let list = nvr.json("GET", &format!("/api/v1/recordings?stream_id={stream_id}"), None);
-        let ends = list.field("recordings").items().iter();
-        ends.map(|row| parse_ms(row.field("end_time").text()))
-            .any(|end| end > since_ms + 1000)
-            .then_some(())
-    });
 }
 
 fn put(nvr: &Nvr, stream_id: u64, body: &str) {

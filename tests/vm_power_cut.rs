@@ -10,7 +10,7 @@ use std::time::Duration;
 use rig::clips;
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::guest::{self, Guest, Parts, ext4_image};
-use rig::ledger::{Span, ledger};
+use rig::ledger::{self, Span};
 use rig::mp4;
 use rig::nvr::Recording;
 use rig::random::Random;
@@ -34,7 +34,7 @@ const STREAMS: [&str; 4] = ["a", "b", "c", "d"];
 fn wait_for_recording(guest: &Guest, since_ms: i64) {
     for id in 0..STREAMS.len() as u64 {
         wait::until(&format!("stream {id} is recorded"), RECORDED_WITHIN, || {
-            let spans = ledger(guest.nvr(), id, since_ms);
+            let spans = ledger::since(guest.nvr(), id, since_ms);
             spans.iter().any(|span| span.state == "recorded").then_some(())
         });
     }
@@ -115,7 +115,7 @@ fn after_a_power_cut_everything_plays_and_the_ledger_names_it() {
         }
         let since_ms = before_ms - 5 * 1000;
         let lost = [0, 1, 2, 3].map(|id| {
-            let spans = ledger(guest.nvr(), id, since_ms);
+            let spans = ledger::since(guest.nvr(), id, since_ms);
             check_ledger(&spans, id, cut_ms, boot_ms)
         });
         println!("cut {cut}: lost at most {lost:?} ms before it");

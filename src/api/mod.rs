@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod openapi;
 pub mod page;
 pub mod password;
+pub mod pictures;
 pub mod query;
 pub mod recording_list;
 pub mod recordings;
@@ -20,6 +21,7 @@ pub mod route;
 pub mod serve;
 pub mod settings;
 pub mod storage;
+pub mod streaming;
 pub mod streams;
 pub mod system;
 pub mod wire;
@@ -93,6 +95,8 @@ pub enum Reply {
     Page { body: String, next: Option<String> },
     /// A file that the gate sends, with ranges and conditions.
     File(FileReply),
+    /// The live service serves the connection itself.
+    Live(wire::LiveOrder),
 }
 
 /// What the gate needs to send a file.
@@ -147,6 +151,10 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Download(id) => recordings::download(ctx, id),
         Route::System => system::get(ctx),
         Route::Settings => Ok(settings::get(ctx)),
+        Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
+        Route::LiveSocket(id) => streaming::socket(ctx, id, query),
+        Route::Mjpeg(id) => pictures::mjpeg(ctx, id, query),
+        Route::Snapshot(id) => pictures::snapshot(ctx, id, query),
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
         Route::Asset(asset) => Ok(page::get(asset)),

@@ -17,7 +17,7 @@ mod tests {
 
     use super::*;
     use crate::api::route::{Method, Route, parse_route};
-    use crate::api::{query, streams};
+    use crate::api::{pictures, query, streams};
     use crate::config::{settings, stream};
 
     fn document() -> Value {
@@ -64,7 +64,7 @@ mod tests {
         let document = document();
         let mut count = 0;
         for (path, operations) in object(at(&document, &["paths"])) {
-            let route = parse_route(&path.replace("{id}", "7"));
+            let route = parse_route(&path.replace("{id}", "7").replace("{file}", "seg_7.m4s"));
             assert_ne!(route, Route::NotFound, "{path}");
             let mut documented: Vec<String> =
                 keys(operations).iter().map(|name| name.to_uppercase()).collect();
@@ -76,7 +76,7 @@ mod tests {
             assert!(route.methods().iter().all(|method| *method != Method::Other));
             count += 1;
         }
-        assert_eq!(count, 12, "a route is not documented");
+        assert_eq!(count, 17, "a route is not documented");
     }
 
     #[test]
@@ -99,6 +99,8 @@ mod tests {
             check_range(&field("buffer_size"), &settings::BUFFER_SIZE_RANGE);
             check_range(&field("swap_size"), &settings::SWAP_SIZE_RANGE);
             check_range(&field("segment_seconds"), &settings::SEGMENT_SECONDS_RANGE);
+            check_range(&field("hls_window_seconds"), &settings::HLS_WINDOW_SECONDS_RANGE);
+            check_range(&field("max_viewers"), &settings::MAX_VIEWERS_RANGE);
         }
         let document = document();
         let list = at(&document, &["paths", "/api/v1/recordings", "get", "parameters"]);
@@ -111,6 +113,24 @@ mod tests {
         assert_eq!(names.join(", "), query::LEDGER_KNOWN);
         let limit = parameters.iter().find(|p| text(at(p, &["name"])) == "limit").expect("limit");
         assert_eq!(number(at(limit, &["schema", "maximum"])), *query::LIMIT_RANGE.end());
+    }
+
+    #[test]
+    fn ranges_of_pictures_are_those_that_are_checked() {
+        let document = document();
+        let check = |path: &str, name: &str, want: &RangeInclusive<u64>| {
+            let Value::Array(parameters) = at(&document, &["paths", path, "get", "parameters"])
+            else {
+                panic!("no list")
+            };
+            let parameter = parameters.iter().find(|p| text(at(p, &["name"])) == name);
+            let schema = at(parameter.expect("the parameter"), &["schema"]);
+            let got = number(at(schema, &["minimum"]))..=number(at(schema, &["maximum"]));
+            assert_eq!(&got, want, "{path} {name}");
+        };
+        check("/api/v1/streaming/{id}/mjpeg", "width", &pictures::WIDTH_RANGE);
+        check("/api/v1/streaming/{id}/mjpeg", "fps", &pictures::FPS_RANGE);
+        check("/api/v1/streaming/{id}/snapshot.jpg", "width", &pictures::WIDTH_RANGE);
     }
 
     fn text(value: &Value) -> String {

@@ -30,6 +30,10 @@ pub fn render(result: Result<Reply, ApiError>) -> Rendered {
             Rendered { status: 200, headers: all, body: Cow::Borrowed(body) }
         }
         Ok(Reply::File(file)) => file_headers(file),
+        Ok(Reply::Live(order)) => {
+            let headers = vec![(wire::LIVE, Cow::Owned(order.encode()))];
+            Rendered { status: 200, headers, body: Cow::Borrowed(b"") }
+        }
         Err(error) => {
             let mut out = json(error.status(), error.body());
             let headers = error.headers().into_iter();

@@ -24,6 +24,14 @@ pub enum Route {
     Recordings,
     Recording(u64),
     Download(u64),
+    /// A file of a stream's HLS.
+    Hls(u32, HlsFile),
+    /// A stream's fragmented MP4 over WebSocket.
+    LiveSocket(u32),
+    /// A stream as JPEG pictures one after the other.
+    Mjpeg(u32),
+    /// A stream's newest keyframe as a JPEG picture.
+    Snapshot(u32),
     System,
     Settings,
     Password,
@@ -33,6 +41,21 @@ pub enum Route {
     /// The page and what it loads.
     Asset(&'static Asset),
     NotFound,
+}
+
+/// The files of a stream's HLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HlsFile {
+    /// `playlist.m3u8`: the media playlist.
+    Playlist,
+    /// `master.m3u8`: the multivariant playlist.
+    Master,
+    /// `init_7.mp4`
+    Init(u64),
+    /// `seg_7.m4s`
+    Segment(u64),
+    /// `part_7_2.m4s`
+    Part(u64, u64),
 }
 
 /// Turns a path (without its query) into a route.
@@ -49,6 +72,19 @@ pub fn parse_route(path: &str) -> Route {
         ["api", "v1", "recordings", id, "download"] => {
             parse_id(id).map_or(Route::NotFound, Route::Download)
         }
+        ["api", "v1", "streaming", id, "hls", file] => match (parse_id(id), parse_hls_file(file)) {
+            (Some(id), Some(file)) => Route::Hls(id, file),
+            _ => Route::NotFound,
+        },
+        ["api", "v1", "streaming", id, "live"] => {
+            parse_id(id).map_or(Route::NotFound, Route::LiveSocket)
+        }
+        ["api", "v1", "streaming", id, "mjpeg"] => {
+            parse_id(id).map_or(Route::NotFound, Route::Mjpeg)
+        }
+        ["api", "v1", "streaming", id, "snapshot.jpg"] => {
+            parse_id(id).map_or(Route::NotFound, Route::Snapshot)
+        }
         ["api", "v1", "system"] => Route::System,
         ["api", "v1", "settings"] => Route::Settings,
         ["api", "v1", "password"] => Route::Password,
@@ -64,6 +100,24 @@ pub fn parse_route(path: &str) -> Route {
 pub fn parse_id<T: std::str::FromStr + ToString>(s: &str) -> Option<T> {
     let id: T = s.parse().ok()?;
     (id.to_string() == s).then_some(id)
+}
+
+fn parse_hls_file(name: &str) -> Option<HlsFile> {
+    let numbered =
+        |start: &str, end: &str| name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+    match name {
+        "playlist.m3u8" => return Some(HlsFile::Playlist),
+        "master.m3u8" => return Some(HlsFile::Master),
+        _ => {}
+    }
+    if let Some(number) = numbered("init_", ".mp4") {
+        return parse_id(number).map(HlsFile::Init);
+    }
+    if let Some(number) = numbered("seg_", ".m4s") {
+        return parse_id(number).map(HlsFile::Segment);
+    }
+    let (segment, part) = numbered("part_", ".m4s")?.split_once('_')?;
+    Some(HlsFile::Part(parse_id(segment)?, parse_id(part)?))
 }
 
 impl Route {
@@ -129,6 +183,15 @@ mod tests {
         check_route("/api/v1/recordings", Route::Recordings);
         check_route("/api/v1/recordings/18446744073709551615", Route::Recording(u64::MAX));
         check_route("/api/v1/recordings/7/download", Route::Download(7));
+        check_route("/api/v1/streaming/7/live", Route::LiveSocket(7));
+        check_route("/api/v1/streaming/7/mjpeg", Route::Mjpeg(7));
+        check_route("/api/v1/streaming/7/snapshot.jpg", Route::Snapshot(7));
+        let hls = |file| format!("/api/v1/streaming/3/hls/{file}");
+        check_route(&hls("playlist.m3u8"), Route::Hls(3, HlsFile::Playlist));
+        check_route(&hls("master.m3u8"), Route::Hls(3, HlsFile::Master));
+        check_route(&hls("init_12.mp4"), Route::Hls(3, HlsFile::Init(12)));
+        check_route(&hls("seg_12.m4s"), Route::Hls(3, HlsFile::Segment(12)));
+        check_route(&hls("part_12_0.m4s"), Route::Hls(3, HlsFile::Part(12, 0)));
         check_route("/api/v1/system", Route::System);
         check_route("/api/v1/settings", Route::Settings);
         check_route("/api/v1/password", Route::Password);
@@ -154,6 +217,16 @@ mod tests {
             "/api/v1/streams/x/ledger",
             "/api/v1/recordings/7/",
             "/api/v1/recordings/7/download/",
+            "/api/v1/streaming/7",
+            "/api/v1/streaming/07/live",
+            "/api/v1/streaming/7/mjpeg/",
+            "/api/v1/streaming/7/snapshot",
+            "/api/v1/streaming/7/hls/",
+            "/api/v1/streaming/7/hls/seg_012.m4s",
+            "/api/v1/streaming/7/hls/seg_.m4s",
+            "/api/v1/streaming/7/hls/part_1.m4s",
+            "/api/v1/streaming/7/hls/part_1_2_3.m4s",
+            "/api/v1/streaming/7/hls/init_1.m4s",
             "/api/v1/System",
             "/api/v1",
             "/api",

@@ -6,9 +6,9 @@ use super::error::ApiError;
 use super::json::Fields;
 use super::{Ctx, Reply};
 use crate::config::settings::{
-    BUFFER_SIZE_RANGE, MAX_STORAGE_SIZE_RANGE, MAX_STREAMS_RANGE, RETENTION_DAYS_RANGE,
-    SEGMENT_SECONDS_RANGE, SWAP_SIZE_RANGE, Settings, SettingsPatch, WEB_PORT_RANGE,
-    check_allowed_hosts, check_hw_accel, check_path,
+    BUFFER_SIZE_RANGE, HLS_WINDOW_SECONDS_RANGE, MAX_STORAGE_SIZE_RANGE, MAX_STREAMS_RANGE,
+    MAX_VIEWERS_RANGE, RETENTION_DAYS_RANGE, SEGMENT_SECONDS_RANGE, SWAP_SIZE_RANGE, Settings,
+    SettingsPatch, WEB_PORT_RANGE, check_allowed_hosts, check_hw_accel, check_path,
 };
 use crate::nvr::command::Command;
 
@@ -27,6 +27,8 @@ struct SettingsOut<'a> {
     swap_size: u64,
     hw_accel_enabled: bool,
     segment_seconds: u32,
+    hls_window_seconds: u32,
+    max_viewers: u16,
     allowed_hosts: &'a [String],
     swap_path: &'a str,
 }
@@ -57,6 +59,8 @@ fn reply(settings: &Settings) -> Reply {
         swap_size: settings.swap_size,
         hw_accel_enabled: settings.hw_accel_enabled,
         segment_seconds: settings.segment_seconds,
+        hls_window_seconds: settings.hls_window_seconds,
+        max_viewers: settings.max_viewers,
         allowed_hosts: &settings.allowed_hosts,
         swap_path: &settings.swap_path,
     }))
@@ -76,6 +80,8 @@ fn read_patch(fields: &Fields) -> Result<SettingsPatch, ApiError> {
         swap_size: fields.whole("swap_size", &SWAP_SIZE_RANGE)?,
         hw_accel_enabled: fields.boolean("hw_accel_enabled")?,
         segment_seconds: fields.whole("segment_seconds", &SEGMENT_SECONDS_RANGE)?,
+        hls_window_seconds: fields.whole("hls_window_seconds", &HLS_WINDOW_SECONDS_RANGE)?,
+        max_viewers: fields.whole("max_viewers", &MAX_VIEWERS_RANGE)?,
         allowed_hosts: fields.texts("allowed_hosts")?,
         swap_path: fields.text("swap_path")?.map(str::to_owned),
     };
@@ -135,7 +141,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_accepted_is_in_range(
-            field in "(max_storage_size|retention_days|web_port|max_streams|buffer_size|swap_size|segment_seconds)",
+            field in "(max_storage_size|retention_days|web_port|max_streams|buffer_size|swap_size|segment_seconds|hls_window_seconds|max_viewers)",
             value in prop_oneof![any::<i64>().prop_map(|n| n.to_string()), (0u32..70_000).prop_map(|n| n.to_string())],
         ) {
             if let Ok(patch) = read(&format!("{{\"{field}\":{value}}}")) {

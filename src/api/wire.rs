@@ -21,6 +21,104 @@ pub const FILE_MODIFIED: &str = "lightnvr-modified";
 /// Answer, `1`: a wrong password was given in a body; counts like one in `Authorization`.
 pub const WRONG_PASSWORD: &str = "lightnvr-wrong-password";
 
+/// Answer: the live service serves this connection itself; a [`LiveOrder`] as text.
+pub const LIVE: &str = "lightnvr-live";
+
+/// What the live service is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiveKind {
+    /// The media playlist; `msn` and `part` ask it to wait for what is not there yet.
+    Playlist,
+    /// The multivariant playlist.
+    Master,
+    /// An initialization section; `number`.
+    Init,
+    /// A segment; `number`.
+    Segment,
+    /// A part of a segment; `number`, `part`.
+    Part,
+    /// Fragmented MP4 over WebSocket.
+    Socket,
+    /// Pictures one after the other; `width`, `fps`.
+    Mjpeg,
+    /// One picture; `width`.
+    Snapshot,
+}
+
+const LIVE_KINDS: [(LiveKind, &str); 8] = [
+    (LiveKind::Playlist, "playlist"),
+    (LiveKind::Master, "master"),
+    (LiveKind::Init, "init"),
+    (LiveKind::Segment, "segment"),
+    (LiveKind::Part, "part"),
+    (LiveKind::Socket, "socket"),
+    (LiveKind::Mjpeg, "mjpeg"),
+    (LiveKind::Snapshot, "snapshot"),
+];
+
+/// Argument of every kind: which feed of the camera is wished; `LiveKind` decides without it.
+pub const QUALITY: &str = "quality";
+/// The feed that is recorded.
+pub const QUALITY_MAIN: u64 = 0;
+/// The small one.
+pub const QUALITY_SUB: u64 = 1;
+
+/// Arguments that an order has at most.
+const ARGUMENTS_MAX: usize = 8;
+
+/// An order for the live service: `KIND;stream=ID`, then `;NAME=NUMBER` for each argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveOrder {
+    pub kind: LiveKind,
+    pub stream: u32,
+    arguments: Vec<(String, u64)>,
+}
+
+impl LiveOrder {
+    /// An order without arguments.
+    pub fn new(kind: LiveKind, stream: u32) -> Self {
+        Self { kind, stream, arguments: Vec::new() }
+    }
+
+    /// The same with an argument, if there is a value.
+    pub fn with(mut self, name: &str, value: Option<u64>) -> Self {
+        self.arguments.extend(value.map(|value| (name.to_owned(), value)));
+        self
+    }
+
+    /// The value of an argument.
+    pub fn argument(&self, name: &str) -> Option<u64> {
+        self.arguments.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
+    }
+
+    /// As header text.
+    pub fn encode(&self) -> String {
+        let name = LIVE_KINDS.iter().find(|(kind, _)| *kind == self.kind).map(|(_, name)| *name);
+        let mut out = format!("{};stream={}", name.unwrap_or_default(), self.stream);
+        for (name, value) in &self.arguments {
+            let _ = write!(out, ";{name}={value}"); // a String takes everything
+        }
+        out
+    }
+
+    /// Reverses `encode`; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(';');
+        let name = parts.next()?;
+        let kind = LIVE_KINDS.iter().find(|(_, known)| *known == name)?.0;
+        let stream = parts.next()?.strip_prefix("stream=")?.parse().ok()?;
+        let mut order = Self::new(kind, stream);
+        for part in parts {
+            let (name, value) = part.split_once('=')?;
+            if order.arguments.len() >= ARGUMENTS_MAX {
+                return None;
+            }
+            order.arguments.push((name.to_owned(), value.parse().ok()?));
+        }
+        Some(order)
+    }
+}
+
 /// A path as header text: `%` and everything but printable ASCII as `%XX` of its UTF-8.
 pub fn encode_path(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
@@ -56,6 +154,20 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn an_order_survives_its_header(
+            stream in any::<u32>(),
+            msn in any::<Option<u64>>(),
+            near in "(playlist|part)?[;=a-z0-9]{0,20}",
+        ) {
+            for (kind, _) in LIVE_KINDS {
+                let order = LiveOrder::new(kind, stream).with("msn", msn).with("part", Some(3));
+                prop_assert_eq!(LiveOrder::parse(&order.encode()), Some(order.clone()));
+                prop_assert_eq!(order.argument("msn"), msn);
+            }
+            let _ = LiveOrder::parse(&near);
+        }
+
         #[test]
         fn a_path_survives_its_header(path in "\\PC{0,60}", near in "[0-9a-f%]{0,9}") {
             let header = encode_path(&path);

@@ -235,10 +235,11 @@ impl Board {
     }
 
     /// Numbers `packet` and appends it to ring `id`; where there is no room, a group of pictures goes.
-    pub fn push(&mut self, id: u32, mut packet: Packet) {
-        let Some(ring) = self.rings.get_mut(&id) else { return };
+    /// Gives the packet back shared, whether it was kept or not.
+    pub fn push(&mut self, id: u32, mut packet: Packet) -> Arc<Packet> {
+        let Some(ring) = self.rings.get_mut(&id) else { return Arc::new(packet) };
         if !ring.admit(&mut packet) {
-            return;
+            return Arc::new(packet);
         }
         let cost = packet.cost_bytes();
         while self.is_over_with(id, cost) {
@@ -248,12 +249,14 @@ impl Board {
             if victim == id && ring.is_skipping() && !packet.is_video_key() {
                 // What this packet refers to has just gone.
                 ring.refuse(&packet);
-                return;
+                return Arc::new(packet);
             }
         }
+        let packet = Arc::new(packet);
         if let Some(ring) = self.rings.get_mut(&id) {
-            ring.append(packet);
+            ring.append(Arc::clone(&packet));
         }
+        packet
     }
 
     fn borrowed(&self) -> usize {

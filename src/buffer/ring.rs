@@ -194,14 +194,14 @@ impl Ring {
     }
 
     /// Appends an admitted packet.
-    pub fn append(&mut self, packet: Packet) {
+    pub fn append(&mut self, packet: Arc<Packet>) {
         if self.is_skipping {
             // Only a keyframe comes here then: it made room for itself by losing all before it.
             self.is_skipping = false;
             self.end_loss(packet.seq, packet.wall_ms);
         }
         self.bytes += packet.cost_bytes();
-        self.tail.push_back(Arc::new(packet));
+        self.tail.push_back(packet);
     }
 
     /// Counts an admitted packet as lost, and with it what follows until the next keyframe.

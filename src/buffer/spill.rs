@@ -321,10 +321,11 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Numbers `packet` and keeps it, if need be at the cost of others.
-    pub fn push(&self, packet: Packet) {
-        self.buffers.board.borrow_mut().push(self.id, packet);
+    /// Numbers `packet` and keeps it, if need be at the cost of others. Gives it back shared, kept or not.
+    pub fn push(&self, packet: Packet) -> Arc<Packet> {
+        let packet = self.buffers.board.borrow_mut().push(self.id, packet);
         self.buffers.tell_work();
+        packet
     }
 
     /// Takes the oldest packet.

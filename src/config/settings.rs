@@ -21,6 +21,10 @@ pub const BUFFER_SIZE_RANGE: RangeInclusive<u64> = 256..=65_536;
 pub const SWAP_SIZE_RANGE: RangeInclusive<u64> = 0..=1 << 40;
 /// `segment_seconds`.
 pub const SEGMENT_SECONDS_RANGE: RangeInclusive<u64> = 10..=3600;
+/// `hls_window_seconds`: at least three times the target duration of 6 s (RFC 8216bis section 6.2.2).
+pub const HLS_WINDOW_SECONDS_RANGE: RangeInclusive<u64> = 18..=300;
+/// `max_viewers`, over all streams.
+pub const MAX_VIEWERS_RANGE: RangeInclusive<u64> = 1..=128;
 /// Longest list in `allowed_hosts`.
 pub const ALLOWED_HOSTS_MAX: usize = 16;
 /// Longest host name in bytes (RFC 1035 section 2.3.4, in text form).
@@ -50,6 +54,9 @@ pub struct Settings {
     pub hw_accel_enabled: bool,
     /// Length of a recording in seconds.
     pub segment_seconds: u32,
+    /// Seconds that a playlist of live view goes back.
+    pub hls_window_seconds: u32,
+    pub max_viewers: u16,
     /// Further host names under which the page may be reached.
     pub allowed_hosts: Vec<String>,
     /// Absolute path of the swap file.
@@ -71,6 +78,8 @@ pub struct SettingsPatch {
     pub swap_size: Option<u64>,
     pub hw_accel_enabled: Option<bool>,
     pub segment_seconds: Option<u32>,
+    pub hls_window_seconds: Option<u32>,
+    pub max_viewers: Option<u16>,
     pub allowed_hosts: Option<Vec<String>>,
     pub swap_path: Option<String>,
 }
@@ -93,6 +102,8 @@ impl Settings {
             swap_size: 134_217_728,
             hw_accel_enabled: false,
             segment_seconds: 900,
+            hls_window_seconds: 18,
+            max_viewers: 32,
             allowed_hosts: Vec::new(),
         }
     }
@@ -108,6 +119,9 @@ impl Settings {
         check_range("swap_size", self.swap_size, &SWAP_SIZE_RANGE)?;
         check_hw_accel(self.hw_accel_enabled)?;
         check_range("segment_seconds", self.segment_seconds.into(), &SEGMENT_SECONDS_RANGE)?;
+        let window = u64::from(self.hls_window_seconds);
+        check_range("hls_window_seconds", window, &HLS_WINDOW_SECONDS_RANGE)?;
+        check_range("max_viewers", self.max_viewers.into(), &MAX_VIEWERS_RANGE)?;
         check_allowed_hosts(&self.allowed_hosts)?;
         check_path("swap_path", &self.swap_path)
     }
@@ -132,6 +146,8 @@ impl Settings {
             swap_size,
             hw_accel_enabled,
             segment_seconds,
+            hls_window_seconds,
+            max_viewers,
             allowed_hosts,
             swap_path
         )
@@ -219,6 +235,8 @@ mod tests {
         check_bad(|s| s.hw_accel_enabled = true, "hw_accel_enabled", "must be false");
         check_bad(|s| s.segment_seconds = 9, "segment_seconds", "from 10 to 3600");
         check_bad(|s| s.swap_path = "swap".into(), "swap_path", "absolute");
+        check_bad(|s| s.hls_window_seconds = 17, "hls_window_seconds", "from 18 to 300");
+        check_bad(|s| s.max_viewers = 0, "max_viewers", "from 1 to 128");
         check_bad(|s| s.allowed_hosts = vec!["a".into(); 17], "allowed_hosts", "at most 16");
         check_bad(
             |s| s.allowed_hosts = vec!["a".into(), "a:80".into()],

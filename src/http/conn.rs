@@ -5,7 +5,7 @@
 //! chunk means (`head_core.rs`, `chunked_core.rs`), and replies (`respond.rs`).
 
 use std::cell::Cell;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ const LINGER_BYTES_MAX: usize = 256 << 10;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Why a connection ends.
-pub(super) enum Stop {
+pub enum Stop {
     /// Nothing more to say.
     Gone,
     /// A reply was sent that is the last one: let the client read it.
@@ -52,11 +52,11 @@ pub(super) struct KeptBody {
 /// A connection with a client.
 pub(super) struct Conn {
     pub gate: Rc<Gate>,
-    io: Async<TcpStream>,
+    pub(super) io: Async<TcpStream>,
     pub(super) peer: IpAddr,
     pub slot: Slot,
     /// Read and not used yet: at most one head, and what came with it.
-    buf: Vec<u8>,
+    pub(super) buf: Vec<u8>,
     is_fresh: bool,
     /// A write has begun and not ended well.
     is_writing: Cell<bool>,
@@ -262,10 +262,21 @@ impl Conn {
 
     /// Writes all of `bytes`, to a reader that moves.
     pub async fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        self.is_writing.set(true);
-        let on_wait = || self.slot.mark_stalled();
         let stall = self.gate.deadlines().stall;
-        let written = wire::write_all(&self.io, bytes, stall, None, on_wait).await;
+        let on_wait = || self.slot.mark_stalled();
+        self.watch_write(wire::write_all(&self.io, bytes, stall, None, on_wait)).await
+    }
+
+    /// The same for several pieces.
+    pub async fn write_vectored(&self, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let stall = self.gate.deadlines().stall;
+        let on_wait = || self.slot.mark_stalled();
+        self.watch_write(wire::write_all_vectored(&self.io, parts, stall, on_wait)).await
+    }
+
+    async fn watch_write(&self, write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        self.is_writing.set(true);
+        let written = write.await;
         self.slot.mark_moving();
         if written.as_ref().is_err_and(|err| err.kind() == ErrorKind::TimedOut) {
             self.gate.count().closed_stalled.add();

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use smol::channel::Receiver;
 use smol::future::{or, pending, poll_once, yield_now};
 use smol::{LocalExecutor, Task};
@@ -28,7 +28,9 @@ use crate::http::listener::Listener;
 use crate::http::quota::{Quota, Shares};
 use crate::http::rate_core::{PeerKey, Rate, RateTable};
 use crate::http::upstream::Upstream;
+use crate::http::viewer::LiveService;
 use crate::nvr::snapshot::SnapshotCell;
+use crate::system::drive::Timer;
 
 /// Open connections: 256 descriptors of the usual 1024, and about 4 KiB each while they wait. Four
 /// addresses can fill it with work, none of them alone.
@@ -94,6 +96,8 @@ pub struct GateConfig {
     pub hostname: String,
     pub caps: Caps,
     pub deadlines: Deadlines,
+    /// Serves what a `lightnvr-live` orders.
+    pub live: Option<Rc<dyn LiveService>>,
 }
 
 impl GateConfig {
@@ -105,7 +109,7 @@ impl GateConfig {
         hostname: String,
     ) -> Self {
         let (caps, deadlines) = (CAPS, Deadlines::default());
-        Self { upstream, snapshot, auth, hostname, caps, deadlines }
+        Self { upstream, snapshot, auth, hostname, caps, deadlines, live: None }
     }
 }
 
@@ -346,6 +350,10 @@ impl Gate {
 
     pub(super) fn deadlines(&self) -> &Deadlines {
         &self.config.deadlines
+    }
+
+    pub(super) fn live(&self) -> Option<Rc<dyn LiveService>> {
+        self.config.live.clone()
     }
 
     pub(super) fn count(&self) -> &Counters {

@@ -84,6 +84,8 @@ pub struct Request {
     pub expects_continue: bool,
     pub authorization: Option<Secret>,
     pub origin: Option<Vec<u8>>,
+    /// The key of a request to become a WebSocket of version 13 (RFC 6455 section 4.2.1).
+    pub websocket_key: Option<String>,
     pub fields: Fields,
 }
 
@@ -167,6 +169,7 @@ pub fn parse(head: &[u8]) -> Result<Request, Reject> {
         expects_continue: expects_continue(&raw, is_http10, body)?,
         authorization: raw.authorization.map(|v| Secret(v.to_vec())),
         origin: raw.origin.map(<[u8]>::to_vec),
+        websocket_key: websocket_key(&raw, is_http10, method),
         fields: fields_of(&raw),
     })
 }
@@ -195,11 +198,14 @@ struct Raw<'a> {
     expect: Option<&'a [u8]>,
     authorization: Option<&'a [u8]>,
     origin: Option<&'a [u8]>,
+    websocket_key: Option<&'a [u8]>,
+    websocket_version: Option<&'a [u8]>,
     content_type: Option<&'a [u8]>,
     range: Option<&'a [u8]>,
     if_range: Option<&'a [u8]>,
     if_modified_since: Option<&'a [u8]>,
     connection: Vec<&'a [u8]>,
+    upgrade: Vec<&'a [u8]>,
     accept: Vec<&'a [u8]>,
     if_none_match: Vec<&'a [u8]>,
 }
@@ -215,12 +221,18 @@ fn collect<'a>(headers: &[httparse::Header<'a>]) -> Result<Raw<'a>, Reject> {
             "expect" => &mut raw.expect,
             "authorization" => &mut raw.authorization,
             "origin" => &mut raw.origin,
+            "sec-websocket-key" => &mut raw.websocket_key,
+            "sec-websocket-version" => &mut raw.websocket_version,
             "content-type" => &mut raw.content_type,
             "range" => &mut raw.range,
             "if-range" => &mut raw.if_range,
             "if-modified-since" => &mut raw.if_modified_since,
             "connection" => {
                 raw.connection.push(value);
+                continue;
+            }
+            "upgrade" => {
+                raw.upgrade.push(value);
                 continue;
             }
             "accept" => {
@@ -310,11 +322,28 @@ fn parse_length(digits: &[u8]) -> Result<usize, Reject> {
 
 /// RFC 9112 section 9.3.
 fn keep_alive(raw: &Raw<'_>, is_http10: bool) -> bool {
-    let has = |option: &[u8]| {
-        let mut options = raw.connection.iter().flat_map(|value| value.split(|b| *b == b','));
-        options.any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
-    };
+    let has = |option| has_token(&raw.connection, option);
     !has(b"close") && (!is_http10 || has(b"keep-alive"))
+}
+
+/// A list of tokens, in one field or several, holds this one.
+fn has_token(values: &[&[u8]], token: &[u8]) -> bool {
+    let mut tokens = values.iter().flat_map(|value| value.split(|b| *b == b','));
+    tokens.any(|found| found.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+/// Whoever asks for another protocol, or another version of this one, gets an ordinary answer (RFC
+/// 9110 section 7.8), and so does a key that is not 16 bytes in base64.
+fn websocket_key(raw: &Raw<'_>, is_http10: bool, method: &str) -> Option<String> {
+    let is_wanted = method == "GET"
+        && !is_http10
+        && has_token(&raw.connection, b"upgrade")
+        && has_token(&raw.upgrade, b"websocket")
+        && raw.websocket_version == Some(b"13");
+    let key = raw.websocket_key.filter(|_| is_wanted)?;
+    let (text, end) = key.split_at_checked(22)?;
+    let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    (text.iter().all(is_base64) && end == b"==").then(|| visible(key))?
 }
 
 /// RFC 9110 section 10.1.1: 1.0 clients do not mean it; an unknown expectation is 417.

@@ -124,6 +124,25 @@ fn ends_of_heads() {
     assert_eq!(leading_empty_lines(b"GET"), 0);
 }
 
+#[test]
+fn a_websocket_is_asked_for_in_one_way() {
+    let head = "GET /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let key = |head: &str| parse(head.as_bytes()).unwrap().websocket_key;
+    assert_eq!(key(head).as_deref(), Some("dGhlIHNhbXBsZSBub25jZQ=="));
+    for (part, other) in [
+        ("GET", "POST"),
+        ("Connection: keep-alive, Upgrade", "Connection: keep-alive"),
+        ("Upgrade: WebSocket", "Upgrade: h2c"),
+        ("Version: 13", "Version: 12"),
+        ("ZQ==", "ZQ="),
+        ("ZQ==", "ZQQQ"),
+        ("HTTP/1.1", "HTTP/1.0"),
+    ] {
+        assert_eq!(key(&head.replace(part, other)), None, "{other}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_give_a_request_or_a_status(head in prop::collection::vec(any::<u8>(), 0..300)) {

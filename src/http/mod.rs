@@ -20,4 +20,5 @@ pub mod rate_core;
 pub mod reply_core;
 mod respond;
 mod upstream;
+pub mod viewer;
 mod wire;

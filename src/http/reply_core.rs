@@ -45,6 +45,8 @@ pub struct ReplyHead {
     /// `lightnvr-next`: where the rest of the body is.
     pub next: Option<String>,
     pub file: Option<FileOrder>,
+    /// `lightnvr-live`: the live service serves this connection.
+    pub live: Option<wire::LiveOrder>,
     /// The body that was sent held a wrong password.
     pub is_wrong_password: bool,
 }
@@ -66,6 +68,7 @@ pub fn parse_reply(buf: &[u8]) -> Result<Option<(ReplyHead, usize)>, &'static st
         closes: parsed.version == Some(0),
         next: None,
         file: None,
+        live: None,
         is_wrong_password: false,
     };
     let mut order = OrderParts::default();
@@ -105,6 +108,9 @@ fn take_field(
         wire::FILE_SIZE => order.size = value.parse().ok(),
         wire::FILE_ETAG => order.etag = Some(value.to_owned()),
         wire::FILE_MODIFIED => order.modified_unix_s = value.parse().ok(),
+        wire::LIVE => {
+            head.live = Some(wire::LiveOrder::parse(value).ok_or("a live order is malformed")?);
+        }
         wire::WRONG_PASSWORD => head.is_wrong_password = true,
         other if other.starts_with("lightnvr-") => {}
         _ => head.fields.push((name.to_owned(), value.to_owned())),
@@ -251,6 +257,7 @@ pub fn is_bodiless(status: u16) -> bool {
 
 fn reason(status: u16) -> &'static str {
     match status {
+        101 => "Switching Protocols",
         200 => "OK",
         201 => "Created",
         204 => "No Content",
@@ -269,9 +276,11 @@ fn reason(status: u16) -> &'static str {
         415 => "Unsupported Media Type",
         416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
+        426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
         _ => "Unknown",

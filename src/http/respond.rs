@@ -15,6 +15,7 @@ use crate::http::range_core::{self, Plan};
 use crate::http::rate_core::PeerKey;
 use crate::http::reply_core::{self, FileOrder, Frame, Framing, Persist, ReplyBody};
 use crate::http::upstream::{self, Reply, SMALL_BYTES, UpstreamError, WireRequest};
+use crate::http::viewer::Viewer;
 
 /// Pages of one reply: an end for a handler that goes round in circles.
 const PAGES_MAX: usize = 100_000;
@@ -58,6 +59,9 @@ impl Conn {
         };
         if let Some(order) = reply.head.file.take_if(|_| reply.head.status == 200) {
             return self.send_file(request, &frame, reply.head.fields, &order).await;
+        }
+        if let (Some(order), Some(live)) = (&reply.head.live, self.gate.live()) {
+            return live.serve(order, Viewer::new(self, request, frame)).await;
         }
         if reply.head.status >= 400 && reply.body.is_empty() && !request.is_head() {
             // Not one of our handlers, whose errors say what was wrong, but its server: one panicked.
@@ -288,6 +292,6 @@ impl Conn {
 }
 
 /// The reply is out: what now.
-fn ended(persist: Persist) -> Result<(), Stop> {
+pub(super) fn ended(persist: Persist) -> Result<(), Stop> {
     if persist == Persist::Close { Err(Stop::Replied) } else { Ok(()) }
 }

@@ -97,7 +97,11 @@ pub struct Sps {
     /// Size in luma samples after cropping.
     pub width: u16,
     pub height: u16,
+    /// `max_num_ref_frames`, 0 to 16.
+    pub ref_frames: u8,
     pub is_interlaced: bool,
+    /// Luma goes from 0 to 255 and not from 16 to 235 (`video_full_range_flag`).
+    pub is_full_range: bool,
     /// Frames per second times 1000, 0 when not declared or not believable.
     pub fps_milli: u32,
     /// `max_num_reorder_frames`, or what the profile implies; `None` where the set is silent.
@@ -151,7 +155,7 @@ fn parse_sps(bits: &mut BitReader) -> Option<Result<Sps, String>> {
     };
     bits.ue_max(12)?; // log2_max_frame_num_minus4
     let order_type = parse_order_count(bits)?;
-    bits.ue_max(16)?; // max_num_ref_frames
+    let ref_frames = bits.ue_max(16)? as u8; // max_num_ref_frames
     bits.flag()?; // gaps_in_frame_num_value_allowed_flag
     let width_mbs = u64::from(bits.ue()?) + 1;
     let height_units = u64::from(bits.ue()?) + 1;
@@ -188,7 +192,9 @@ fn parse_sps(bits: &mut BitReader) -> Option<Result<Sps, String>> {
         bit_depth_chroma: chroma.depth_chroma,
         width,
         height,
+        ref_frames,
         is_interlaced,
+        is_full_range: vui.is_full_range,
         fps_milli: vui.fps_milli,
         reorder_frames: if is_ordered { Some(0) } else { vui.reorder_frames },
     }))
@@ -277,14 +283,14 @@ pub(super) fn check_size(width: u64, height: u64) -> Result<(u16, u16), String> 
 /// What is used of the video usability information.
 #[derive(Default)]
 struct Vui {
+    is_full_range: bool,
     fps_milli: u32,
     reorder_frames: Option<u8>,
 }
 
 /// H.264 section E.1.1. `None`: cut off or out of range.
 fn parse_vui(bits: &mut BitReader) -> Option<Vui> {
-    skip_vui_picture(bits)?;
-    let mut vui = Vui::default();
+    let mut vui = Vui { is_full_range: parse_vui_picture(bits)?, ..Vui::default() };
     if bits.flag()? {
         let (tick, scale) = (bits.u(32)?, bits.u(32)?);
         bits.flag()?; // fixed_frame_rate_flag
@@ -295,16 +301,19 @@ fn parse_vui(bits: &mut BitReader) -> Option<Vui> {
     Some(vui)
 }
 
-/// Aspect ratio, overscan, video signal type and chroma location: passed over.
-fn skip_vui_picture(bits: &mut BitReader) -> Option<()> {
+/// Aspect ratio, overscan, video signal type and chroma location: all but the range of values, which is
+/// returned (`video_full_range_flag`), is passed over.
+fn parse_vui_picture(bits: &mut BitReader) -> Option<bool> {
     if bits.flag()? && bits.u(8)? == 255 {
         bits.skip(32)?; // sar_width, sar_height
     }
     if bits.flag()? {
         bits.flag()?; // overscan_appropriate_flag
     }
+    let mut is_full_range = false;
     if bits.flag()? {
-        bits.skip(4)?; // video_format, video_full_range_flag
+        bits.skip(3)?; // video_format
+        is_full_range = bits.flag()?;
         if bits.flag()? {
             bits.skip(24)?; // colour_primaries, transfer_characteristics, matrix_coefficients
         }
@@ -313,7 +322,7 @@ fn skip_vui_picture(bits: &mut BitReader) -> Option<()> {
         bits.ue()?; // chroma_sample_loc_type_top_field
         bits.ue()?; // chroma_sample_loc_type_bottom_field
     }
-    Some(())
+    Some(is_full_range)
 }
 
 fn parse_vui_reorder(bits: &mut BitReader) -> Option<u8> {
@@ -398,6 +407,20 @@ fn encode_avcc(parsed: &Sps, sps: &[u8], pps: &[u8]) -> Vec<u8> {
         out.push(0); // numOfSequenceParameterSetExt
     }
     out
+}
+
+/// The sequence and the picture parameter set of an `avcC` as `video_format` makes it; `None` for anything
+/// else.
+pub fn parameter_sets(avcc: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (sps, rest) = take_set(avcc.get(6..)?)?;
+    let (pps, _) = take_set(rest.get(1..)?)?;
+    (nal_type(sps) == NAL_SPS && nal_type(pps) == NAL_PPS).then_some((sps, pps))
+}
+
+/// What stands behind a 2-byte length, and what follows it.
+fn take_set(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub fn encode(values: &Settings) -> Vec<(&'static str, Vec<u8>)> {
         ("swap_size", number(values.swap_size)),
         ("hw_accel_enabled", number(values.hw_accel_enabled.into())),
         ("segment_seconds", number(values.segment_seconds.into())),
+        ("hls_window_seconds", number(values.hls_window_seconds.into())),
+        ("max_viewers", number(values.max_viewers.into())),
         ("allowed_hosts", hosts.done()),
         ("swap_path", Writer::new(VERSION).text(&values.swap_path).done()),
     ]
@@ -55,6 +57,8 @@ fn try_decode(values: &mut Settings, name: &str, record: &[u8]) -> Option<()> {
         "hw_accel_enabled" => values.hw_accel_enabled = fields.u64()? != 0,
         "segment_seconds" => values.segment_seconds = fields.u64()?.try_into().ok()?,
         "swap_path" => values.swap_path = fields.text()?,
+        "hls_window_seconds" => values.hls_window_seconds = fields.u64()?.try_into().ok()?,
+        "max_viewers" => values.max_viewers = fields.u64()?.try_into().ok()?,
         "allowed_hosts" => {
             let count = fields.u64()?.min(64);
             values.allowed_hosts = (0..count).map(|_| fields.text()).collect::<Option<_>>()?;
@@ -83,6 +87,8 @@ mod tests {
             swap_size: 3,
             hw_accel_enabled: true,
             segment_seconds: 60,
+            hls_window_seconds: 30,
+            max_viewers: 5,
             allowed_hosts: vec!["nvr.example".into(), "cam".into()],
             swap_path: "/mnt/other/swap".into(),
         };

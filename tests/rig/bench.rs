@@ -11,8 +11,10 @@ use lightnvr::buffer::spill::Buffers;
 use lightnvr::config::settings::Settings;
 use lightnvr::config::stream::{StreamConfig, StreamPatch};
 use lightnvr::http::auth::Auth;
+use lightnvr::live::jpeg::Pictures;
+use lightnvr::live::service::Live;
 use lightnvr::nvr::snapshot::{Snapshot, SnapshotCell};
-use lightnvr::nvr::state::{Nvr, Parts};
+use lightnvr::nvr::state::{Nvr, Parts, live_config};
 use lightnvr::record::disk::Disks;
 use lightnvr::record::open::OpenRecordings;
 use lightnvr::record::{check, real_disk};
@@ -55,7 +57,7 @@ pub fn run<F: Future<Output = ()>>(home: &Path, body: impl FnOnce(Rc<Bench>) -> 
         drop(clocks);
         is_done.set(true);
     };
-    smol::block_on(executor.run(main));
+    lightnvr::system::drive::block_on(executor.run(main));
     assert!(is_done.get());
     let findings = check::check(&bench.store, &real_disk::opener(), &bench.root);
     assert_eq!(findings.expect("the check can be made"), Vec::<String>::new());
@@ -78,6 +80,10 @@ impl Bench {
         let parts = Parts {
             executor: Rc::clone(executor),
             auth: Rc::new(Auth::new(String::new(), codec.clone())),
+            live: Rc::new(Live::new(
+                live_config(&settings),
+                Pictures::new(Rc::clone(executor), codec.clone()),
+            )),
             codec,
             recordings,
             buffers: Buffers::new(64 << 20, started),

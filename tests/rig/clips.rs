@@ -17,6 +17,7 @@ pub enum Video {
     H264,
     H265,
     Vp8,
+    Mjpeg,
 }
 
 /// Codec of a clip's sound.
@@ -130,6 +131,15 @@ pub const VP8: Clip = Clip {
     ..H264
 };
 
+/// What RTP can carry of JPEG (RFC 2435): baseline, the standard's own Huffman tables.
+pub const MJPEG: Clip = Clip {
+    name: "mjpeg",
+    video: Video::Mjpeg,
+    extension: "mov",
+    encoder: "-c:v mjpeg -pix_fmt yuvj420p -huffman default -q:v 6",
+    ..H264
+};
+
 /// Ten minutes with sound: longer than any test listens.
 pub const LONG: Clip = Clip {
     name: "long",
@@ -137,6 +147,10 @@ pub const LONG: Clip = Clip {
     source: Source::Looped { clip: &H264_AAC, times: 25 },
     ..H264
 };
+
+/// The same of H.265, without sound.
+pub const LONG_H265: Clip =
+    Clip { name: "long_h265", source: Source::Looped { clip: &H265, times: 25 }, ..H265 };
 
 impl Clip {
     /// How long it plays.

@@ -25,6 +25,7 @@ VIDEO = {
     "h264": ("rtph264pay", "H264", ",packetization-mode=(string)1"),
     "h265": ("rtph265pay", "H265", ""),
     "vp8": ("rtpvp8pay", "VP8", ""),
+    "mjpeg": ("jpegparse ! rtpjpegpay", "JPEG", ""),
 }
 AUDIO = {
     "none": None,
@@ -48,7 +49,8 @@ def launch_line(file, video, audio, sets):
     if video in ("h264", "h265"):
         # -1 repeats them before every keyframe, 0 never.
         line += " config-interval=%d" % (-1 if sets in ("band", "both") else 0)
-    line += " pt=96"
+    # RFC 3551 section 5 fixes the type of JPEG.
+    line += " pt=26" if video == "mjpeg" else " pt=96"
     if sets in ("band", "clip"):
         # The payloader puts the sets into its caps, and so into the SDP; caps without them replace those.
         line += (

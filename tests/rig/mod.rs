@@ -8,13 +8,16 @@
 
 pub mod bench;
 pub mod clips;
+pub mod fake_clock;
 pub mod fault_disk;
+pub mod firefox;
 pub mod gst_server;
 pub mod guest;
 pub mod http;
 pub mod json;
 pub mod ledger;
 pub mod loop_disk;
+pub mod mjpeg;
 pub mod mp4;
 pub mod nvr;
 pub mod process;
@@ -23,6 +26,7 @@ pub mod random;
 pub mod temp_dir;
 pub mod wait;
 pub mod webdriver;
+pub mod ws;
 
 use std::path::PathBuf;
 

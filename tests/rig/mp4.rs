@@ -20,7 +20,7 @@ pub fn nal_units(file: &Path, video: Video) -> Vec<Vec<u8>> {
     let (filter, format) = match video {
         Video::H264 => ("h264_mp4toannexb", "h264"),
         Video::H265 => ("hevc_mp4toannexb", "hevc"),
-        Video::Vp8 => panic!("VP8 has no NAL units"),
+        Video::Vp8 | Video::Mjpeg => panic!("no NAL units"),
     };
     let mut ffmpeg = ffmpeg();
     // An edit list only says what is shown; here every stored access unit counts.
@@ -64,7 +64,7 @@ pub fn is_parameter_set(unit: &[u8], video: Video) -> bool {
     match video {
         Video::H264 => matches!(unit[0] & 0x1f, 7 | 8), // H.264 table 7-1
         Video::H265 => matches!(unit[0] >> 1 & 0x3f, 32..=34), // H.265 table 7-1
-        Video::Vp8 => false,
+        Video::Vp8 | Video::Mjpeg => false,
     }
 }
 

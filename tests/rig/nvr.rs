@@ -11,6 +11,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use miniserde::json::Value;
 use rustix::process::Signal;
 
+use super::fake_clock::FakeClock;
 use super::http::{self, Response};
 use super::json::{self, Look, quote};
 use super::process::Process;
@@ -81,11 +82,15 @@ impl Nvr {
     /// `start` with more arguments.
     #[track_caller]
     pub fn start_with(home: &Path, arguments: &[&str]) -> Self {
-        let password_file = home.join("password");
-        fs::write(&password_file, PASSWORD).expect("the test's directory can be written");
-        let mut command = command(&home.join("data"));
-        command.args(["--listen", "127.0.0.1:0", "--admin-password-file"]).arg(password_file);
-        Self::run(command.args(arguments), PASSWORD)
+        Self::run(usual_command(home).args(arguments), PASSWORD)
+    }
+
+    /// `start` under another clock.
+    #[track_caller]
+    pub fn start_by(home: &Path, clock: &FakeClock) -> Self {
+        let mut command = usual_command(home);
+        clock.give_to(&mut command);
+        Self::run(&mut command, PASSWORD)
     }
 
     /// Starts `command` and waits until it is ready.
@@ -94,6 +99,15 @@ impl Nvr {
         let mut process = Process::start("lightnvr", command);
         let addr = process.wait_for_line("ready line", READY_WITHIN, ready_addr);
         Self { process, api: Api::new(addr, password) }
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number.and_then(|text| text.parse().ok()).expect("VmRSS in KiB")
     }
 
     /// SIGTERM; waits for the end that is promised within 3 s.
@@ -117,13 +131,18 @@ impl Api {
     /// Sends a request with the login, and with `body` as JSON.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, body: Option<&str>) -> Response {
-        let login = format!("Basic {}", BASE64_STANDARD.encode(&self.login));
+        let login = self.login();
         let mut headers = vec![("Authorization", login.as_str())];
         if body.is_some() {
             headers.push(("Content-Type", "application/json"));
         }
         http::request(self.addr, method, path, &headers, body.map(str::as_bytes))
             .unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+    }
+
+    /// Value of the `Authorization` that goes with every request.
+    pub fn login(&self) -> String {
+        format!("Basic {}", BASE64_STANDARD.encode(&self.login))
     }
 
     /// `request` that must be answered with 200 and JSON.
@@ -202,6 +221,15 @@ impl Recording {
             in_progress: row.field_if_any("in_progress").is_some_and(Look::truth),
         }
     }
+}
+
+/// The program on `home/data`, on any free port, with `PASSWORD`.
+fn usual_command(home: &Path) -> Command {
+    let password_file = home.join("password");
+    fs::write(&password_file, PASSWORD).expect("the test's directory can be written");
+    let mut command = command(&home.join("data"));
+    command.args(["--listen", "127.0.0.1:0", "--admin-password-file"]).arg(password_file);
+    command
 }
 
 /// The program on `data_dir`, without any inherited setting.

@@ -28,7 +28,9 @@ fn high_profile_is_parsed() {
         bit_depth_chroma: 8,
         width: 320,
         height: 180,
+        ref_frames: 4,
         is_interlaced: false,
+        is_full_range: false,
         fps_milli: 15_000,
         reorder_frames: Some(2),
     };

@@ -1,0 +1,355 @@
+//! HLS, as players and strict readers see it: ffmpeg, GStreamer, hls.js in Chromium, hls-parser, and the
+//! rules of RFC 8216bis that none of them checks.
+
+mod rig;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rig::clips;
+use rig::gst_server::{Auth, GstServer, Mount, Sets};
+use rig::json::{Look, quote};
+use rig::nvr::{Nvr, PASSWORD};
+use rig::process::run_silently;
+use rig::temp_dir::TempDir;
+use rig::webdriver::Browser;
+use rig::{mp4, target_dir, wait, ws};
+
+const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
+const PLAYED_WITHIN: Duration = Duration::from_secs(60);
+
+fn base(stream: u64) -> String {
+    format!("/api/v1/streaming/{stream}/hls")
+}
+
+/// One playlist, read strictly.
+#[derive(Debug, Default)]
+struct Playlist {
+    text: String,
+    sequence: u64,
+    discontinuities: u64,
+    part_target: f64,
+    segments: Vec<Segment>,
+    hint: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Segment {
+    /// Empty while it is open.
+    uri: String,
+    duration: f64,
+    map: String,
+    is_discontinuity: bool,
+    date: String,
+    parts: Vec<(String, f64)>,
+}
+
+#[track_caller]
+fn parse(text: &str) -> Playlist {
+    let mut playlist = Playlist { text: text.to_owned(), ..Playlist::default() };
+    let mut segment = Segment::default();
+    let mut map = String::new();
+    let attribute = |list: &str, name: &str| -> String {
+        let value = list.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_else(|| panic!("no {name} in {list}")).trim_matches('"').to_owned()
+    };
+    let number = |text: &str| -> f64 { text.parse().unwrap_or_else(|_| panic!("{text}")) };
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("#EXTM3U"));
+    for line in lines {
+        let (tag, value) = line.split_once(':').unwrap_or((line, ""));
+        match tag {
+            "#EXT-X-VERSION" => assert_eq!(value, "6"),
+            "#EXT-X-TARGETDURATION" => assert_eq!(value, "6"),
+            "#EXT-X-SERVER-CONTROL" => {
+                assert_eq!(attribute(value, "CAN-BLOCK-RELOAD"), "YES");
+                playlist.part_target = number(&attribute(value, "PART-HOLD-BACK")) / 3.0;
+            }
+            "#EXT-X-PART-INF" => {
+                let target = number(&attribute(value, "PART-TARGET"));
+                assert!((playlist.part_target - target).abs() < 0.001, "{text}");
+                playlist.part_target = target;
+            }
+            "#EXT-X-MEDIA-SEQUENCE" => playlist.sequence = value.parse().expect("a number"),
+            "#EXT-X-DISCONTINUITY-SEQUENCE" => {
+                playlist.discontinuities = value.parse().expect("a number");
+            }
+            "#EXT-X-INDEPENDENT-SEGMENTS" => {}
+            "#EXT-X-MAP" => map = attribute(value, "URI"),
+            "#EXT-X-DISCONTINUITY" => segment.is_discontinuity = true,
+            "#EXT-X-PROGRAM-DATE-TIME" => segment.date = value.to_owned(),
+            "#EXT-X-PART" => {
+                let duration = number(&attribute(value, "DURATION"));
+                assert!(duration <= playlist.part_target + 1e-9, "{line}");
+                segment.parts.push((attribute(value, "URI"), duration));
+            }
+            "#EXTINF" => segment.duration = number(value.trim_end_matches(',')),
+            "#EXT-X-PRELOAD-HINT" => playlist.hint = attribute(value, "URI"),
+            uri if !uri.starts_with('#') => {
+                assert!(segment.duration > 0.0 && segment.duration.round() <= 6.0, "{text}");
+                assert!(!map.is_empty() && !segment.date.is_empty(), "{text}");
+                let sum: f64 = segment.parts.iter().map(|part| part.1).sum();
+                // A hole of less than a second is in no part.
+                let off = (sum - segment.duration).abs();
+                assert!(segment.parts.is_empty() || off < 1.0, "parts add up: {segment:?}");
+                (segment.uri, segment.map) = (uri.to_owned(), map.clone());
+                playlist.segments.push(std::mem::take(&mut segment));
+            }
+            _ => panic!("unknown line {line}"),
+        }
+    }
+    assert!(!playlist.hint.is_empty() && playlist.part_target > 0.0, "{text}");
+    if !segment.parts.is_empty() {
+        segment.map = map;
+        playlist.segments.push(segment);
+    }
+    playlist
+}
+
+/// What RFC 8216bis section 6.2.1 allows to change from one playlist to the next.
+#[track_caller]
+fn check_follows(was: &Playlist, is: &Playlist) {
+    let gone =
+        usize::try_from(is.sequence.checked_sub(was.sequence).expect("it rises")).expect("few");
+    let gone = gone.min(was.segments.len());
+    let tags = was.segments[..gone].iter().filter(|segment| segment.is_discontinuity).count();
+    assert_eq!(is.discontinuities, was.discontinuities + tags as u64, "{}", is.text);
+    for (old, new) in was.segments[gone..].iter().zip(&is.segments) {
+        assert_eq!((&old.map, old.is_discontinuity), (&new.map, new.is_discontinuity));
+        assert_eq!(old.date, new.date);
+        if !old.uri.is_empty() {
+            assert_eq!((&old.uri, old.duration), (&new.uri, new.duration), "segments stay");
+        }
+        let known = old.parts.len().min(new.parts.len());
+        assert_eq!(old.parts[..known], new.parts[..known], "parts stay");
+    }
+}
+
+#[track_caller]
+fn fetch(nvr: &Nvr, stream: u64, file: &str) -> Vec<u8> {
+    let answer = nvr.request("GET", &format!("{}/{file}", base(stream)), None);
+    assert_eq!(answer.status, 200, "{file}: {:?}", String::from_utf8_lossy(&answer.body));
+    answer.body
+}
+
+#[track_caller]
+fn playlist(nvr: &Nvr, stream: u64, query: &str) -> Playlist {
+    parse(
+        std::str::from_utf8(&fetch(nvr, stream, &format!("playlist.m3u8{query}"))).expect("UTF-8"),
+    )
+}
+
+/// `playlist.m3u8?_HLS_msn=…&_HLS_part=…` for the part that comes next.
+fn next_query(playlist: &Playlist) -> String {
+    let (number, part) = hinted(&playlist.hint);
+    format!("?_HLS_msn={number}&_HLS_part={part}")
+}
+
+fn hinted(uri: &str) -> (u64, u64) {
+    let numbers = uri.strip_prefix("part_").and_then(|rest| rest.strip_suffix(".m4s"));
+    let (number, part) = numbers.and_then(|rest| rest.split_once('_')).expect("a part");
+    (number.parse().expect("a number"), part.parse().expect("a number"))
+}
+
+fn lint(texts: &[String], home: &TempDir) {
+    let file = home.path().join("playlists.json");
+    let list: Vec<String> = texts.iter().map(|text| quote(text)).collect();
+    fs::write(&file, format!("[{}]", list.join(","))).expect("can be written");
+    let script = "const HLS = require('hls-parser'); HLS.setOptions({strictMode: true}); \
+                  for (const text of JSON.parse(require('fs').readFileSync(process.argv[1]))) \
+                  { const list = HLS.parse(text); \
+                    if (!list.isMasterPlaylist) HLS.stringify(list); }";
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", node_modules()).args(["-e", script]).arg(file);
+    run_silently(&mut node);
+}
+
+fn node_modules() -> std::path::PathBuf {
+    let modules = target_dir().join("npm/node_modules");
+    assert!(modules.is_dir(), "no {}: run ./build.sh test", modules.display());
+    modules
+}
+
+#[test]
+fn a_run_with_a_reconnect_and_another_size_keeps_every_rule() {
+    let home = TempDir::new("live_hls_rules");
+    let nvr = Nvr::start_with(home.path(), &["--demo"]);
+    nvr.wait_for_status(0, "connected", CONNECTED_WITHIN);
+    let mut texts = vec![String::from_utf8(fetch(&nvr, 0, "master.m3u8")).expect("UTF-8")];
+    assert!(texts[0].contains("CODECS=\"avc1.") && texts[0].contains("RESOLUTION=1280x720"));
+    let mut was = playlist(&nvr, 0, "");
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let began = Instant::now();
+    let mut changes =
+        vec![(4, r#"{"url":"testpattern://?again"}"#), (8, r#"{"width":640,"height":360}"#)]
+            .into_iter()
+            .peekable();
+    let mut reloads = 0;
+    while began.elapsed() < Duration::from_secs(34) {
+        let due = changes.next_if(|(at, _)| began.elapsed() > Duration::from_secs(*at));
+        if let Some((_, change)) = due {
+            nvr.json("PUT", "/api/v1/streams/0", Some(change));
+        }
+        let asked = Instant::now();
+        let is = playlist(&nvr, 0, &next_query(&was));
+        reloads += 1;
+        assert!(asked.elapsed() < Duration::from_secs(10), "a blocked reload ends");
+        assert!(hinted(&is.hint) > hinted(&was.hint), "it was blocked until there was more");
+        check_follows(&was, &is);
+        // What is new is fetched: each part, each section, each complete segment.
+        for segment in &is.segments {
+            let mut names: Vec<&String> = segment.parts.iter().map(|part| &part.0).collect();
+            names.push(&segment.map);
+            names.extend(Some(&segment.uri).filter(|uri| !uri.is_empty()));
+            for name in names {
+                if !files.contains_key(name) {
+                    files.insert(name.clone(), fetch(&nvr, 0, name));
+                }
+            }
+            let whole: Vec<u8> =
+                segment.parts.iter().flat_map(|part| files[&part.0].clone()).collect();
+            if !segment.uri.is_empty() && !segment.parts.is_empty() {
+                assert!(whole == files[&segment.uri], "{} is the sum of its parts", segment.uri);
+            }
+        }
+        texts.push(is.text.clone());
+        was = is;
+    }
+    println!("{reloads} blocked reloads, {} files, last playlist:\n{}", files.len(), was.text);
+    let sections = files.keys().filter(|name| name.starts_with("init_")).count();
+    // A hole, such as a slow start of the encoder makes, has one of its own.
+    assert!((3..6).contains(&sections), "one of the beginning, one after each change");
+    assert!(was.discontinuities >= 1, "one has left the list: {}", was.text);
+    assert!(was.segments.iter().map(|segment| segment.duration).sum::<f64>() >= 18.0);
+    // Each section with what belongs to it is a file that plays.
+    for (n, section) in files.keys().filter(|name| name.starts_with("init_")).enumerate() {
+        let begin: u64 = section[5..].trim_end_matches(".mp4").parse().expect("a number");
+        let later = |name: &&String| -> Option<u64> {
+            name.strip_prefix("init_")?.trim_end_matches(".mp4").parse().ok().filter(|n| *n > begin)
+        };
+        let end = files.keys().filter_map(|name| later(&name)).min().unwrap_or(u64::MAX);
+        let mut bytes = files[section].clone();
+        for number in (begin..end).take(100) {
+            bytes.extend(files.get(&format!("seg_{number}.m4s")).into_iter().flatten());
+        }
+        let path = home.path().join(format!("{n}.mp4"));
+        fs::write(&path, bytes).expect("can be written");
+        mp4::check_plays(&path);
+    }
+    lint(&texts, &home);
+    // What left the list is there for one window more, what was never there is not.
+    fetch(&nvr, 0, &format!("seg_{}.m4s", was.sequence - 1));
+    let not_there = |file: &str| nvr.request("GET", &format!("{}/{file}", base(0)), None).status;
+    assert_eq!(not_there("seg_0.m4s"), 404);
+    assert_eq!(not_there(&format!("seg_{}.m4s", was.sequence + 99)), 404);
+    assert_eq!(not_there(&format!("part_{}_99.m4s", was.sequence)), 404);
+    assert_eq!(not_there("init_0.mp4"), 404);
+    assert_eq!(not_there(&format!("playlist.m3u8?_HLS_msn={}", was.sequence + 99)), 400);
+    assert_eq!(not_there("playlist.m3u8?_HLS_part=1"), 400);
+    assert_eq!(not_there("nothing.m3u8"), 404);
+}
+
+#[test]
+fn nothing_is_shown_without_a_password() {
+    let home = TempDir::new("live_hls_password");
+    let nvr = Nvr::start_with(home.path(), &["--demo"]);
+    nvr.wait_for_status(0, "connected", CONNECTED_WITHIN);
+    let list = playlist(&nvr, 0, "");
+    let segment = &list.segments[0];
+    let files = ["playlist.m3u8", "master.m3u8", &list.hint, &segment.map, &segment.uri];
+    let mut paths: Vec<String> = files.iter().map(|file| format!("{}/{file}", base(0))).collect();
+    paths.extend(segment.parts.iter().map(|part| format!("{}/{}", base(0), part.0)));
+    for path in ["live", "mjpeg", "snapshot.jpg", "hls/x", "x"] {
+        paths.push(format!("/api/v1/streaming/0/{path}"));
+    }
+    for path in &paths {
+        for headers in [&[][..], &[("Authorization", "Basic YWRtaW46d3Jvbmc=")]] {
+            let answer =
+                rig::http::request(nvr.addr, "GET", path, headers, None).expect("an answer");
+            assert!(matches!(answer.status, 401 | 429), "{path}: {}", answer.status);
+        }
+        assert!(matches!(ws::open(nvr.addr, path, &[]).err(), Some(401 | 429)), "{path}");
+    }
+}
+
+#[test]
+fn ffmpeg_and_gstreamer_play_it() {
+    let home = TempDir::new("live_hls_players");
+    let mounts = [
+        Mount { path: "aac", clip: &clips::LONG, sets: Sets::Both },
+        Mount { path: "h265", clip: &clips::H265, sets: Sets::Both },
+        Mount { path: "pcma", clip: &clips::H264_PCMA, sets: Sets::Both },
+    ];
+    let server = GstServer::start(Auth::None, &mounts);
+    let nvr = Nvr::start(home.path());
+    let header = format!("Authorization: {}\r\n", nvr.login());
+    for (mount, streams) in mounts.iter().zip([["h264", "aac"], ["hevc", ""], ["h264", "flac"]]) {
+        let id = nvr.add_stream(mount.path, &server.url(mount.path));
+        nvr.wait_for_status(id, "connected", CONNECTED_WITHIN);
+        let url = format!("http://{}{}/playlist.m3u8", nvr.addr, base(id));
+        let mut ffprobe = Command::new("timeout");
+        ffprobe.args(["60", "ffprobe", "-v", "error", "-headers", &header]);
+        ffprobe.args(["-show_entries", "stream=codec_name", "-of", "csv=p=0", &url]);
+        let found = String::from_utf8(run_silently(&mut ffprobe)).expect("text");
+        let wanted: Vec<&str> = streams.into_iter().filter(|name| !name.is_empty()).collect();
+        // ffprobe lists the streams of the one program, then all streams.
+        let mut names: Vec<&str> = found.lines().filter(|line| !line.is_empty()).collect();
+        names.dedup();
+        assert!(names.starts_with(&wanted), "{}: {found}", mount.path);
+        let mut ffmpeg = Command::new("timeout");
+        ffmpeg.args(["60", "ffmpeg", "-v", "error", "-nostdin", "-xerror", "-headers", &header]);
+        ffmpeg.args(["-i", &url, "-t", "6", "-f", "null", "-"]);
+        run_silently(&mut ffmpeg);
+    }
+    // GStreamer's demuxers don't hand a login on to what they fetch.
+    nvr.set(r#"{"web_auth_enabled":false}"#);
+    let url = format!("http://{}{}/playlist.m3u8", nvr.addr, base(0));
+    let mut gst = Command::new("timeout");
+    gst.args(["-k", "1", "40", "gst-launch-1.0", "-q", "uridecodebin3", &format!("uri={url}")]);
+    gst.args(["caps=video/x-h264", "!", "h264parse", "!", "identity", "eos-after=60"]);
+    gst.args(["!", "fakesink"]);
+    let out = gst.output().expect("gst-launch starts");
+    println!("gst-launch: {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success());
+}
+
+#[test]
+fn hls_js_plays_close_to_live_without_a_stall() {
+    let home = TempDir::new("live_hls_js");
+    let nvr = Nvr::start_with(home.path(), &["--demo"]);
+    nvr.wait_for_status(0, "connected", CONNECTED_WITHIN);
+    let browser = Browser::start(home.path());
+    for name in ["hls.min.js", "hls.light.min.js"] {
+        browser.go(&format!("http://admin:{PASSWORD}@{}/api/v1/system", nvr.addr));
+        let library = fs::read_to_string(node_modules().join("hls.js/dist").join(name));
+        let library = library.expect("hls.js is installed");
+        // The recorder's pages allow no script of others: this one comes with WebDriver, not from a page.
+        browser.run(&format!("{library}\n; window.Hls = this.Hls || self.Hls || Hls"));
+        let url = format!("http://{}{}/playlist.m3u8", nvr.addr, base(0));
+        browser.run(&format!(
+            "window.from = undefined; window.stalls = 0; window.fatal = ''; window.worst = 0; \
+             const v = window.v = document.createElement('video'); v.muted = true; \
+             document.body.append(v); \
+             const hls = window.hls = new Hls({{lowLatencyMode: true, enableWorker: false}}); \
+             hls.on(Hls.Events.ERROR, (_, data) => {{ if (data.fatal) fatal = data.details; \
+               if (data.details === 'bufferStalledError') stalls += 1; }}); \
+             hls.loadSource('{url}'); hls.attachMedia(v); v.play().catch(() => {{}})"
+        ));
+        let last = wait::until(&format!("{name} plays for 10 s"), PLAYED_WITHIN, || {
+            let state = browser.run(
+                "if (v.currentTime > 0) window.from ??= v.currentTime; \
+                 return [v.currentTime - (window.from ?? v.currentTime), stalls, fatal, hls.latency || 0, v.videoWidth, \
+                 v.getVideoPlaybackQuality().totalVideoFrames, v.error ? v.error.message : '']",
+            );
+            let items = state.items();
+            assert_eq!([items[2].text(), items[6].text()], ["", ""], "{name}");
+            (items[0].number() > 10.0).then(|| [1, 3, 4, 5].map(|n| items[n].number()))
+        });
+        let [stalls, latency, width, frames] = last;
+        println!("{name}: {frames} frames of {width}, {stalls} stalls, {latency:.2} s behind live");
+        assert!(stalls == 0.0 && width == 1280.0 && frames > 100.0);
+        browser.run("hls.destroy(); v.remove()");
+    }
+}
