@@ -21,7 +21,8 @@ usage: ./build.sh COMMAND
   test    everything: check, release build, all tests against the release binary
   bench   CPU, memory and losses beside other recorders and the floor, half an hour; table here, figures in
           target/bench/latest.json (more arguments go to tests/bench/bench.py, --help lists them)
-  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12
+  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12,
+          12 power cuts instead of one, wear over an hour
 USAGE
 }
 
@@ -51,14 +52,19 @@ need() {
 	[ -n "$missing" ] || return 0
 	command -v apt-get >/dev/null || die "these Debian packages are missing, and there is no apt-get:$missing"
 	say "installing Debian packages:$missing"
+	apt_get update -q
+	# shellcheck disable=SC2086 # a list of package names
+	apt_get install -y -q --no-install-recommends $missing
+}
+
+# apt-get as root.
+apt_get() {
 	as_root=
 	if [ "$(id -u)" -ne 0 ]; then
-		command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get install$missing"
+		command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get $*"
 		as_root=sudo
 	fi
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q </dev/null
-	# shellcheck disable=SC2086 # a list of package names
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing </dev/null
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@" </dev/null
 }
 
 # Ends with advice unless cargo is there and at least as new as rust-version in Cargo.toml says.
@@ -152,6 +158,18 @@ page() {
 	printf '%s\n' "$sources" >web/dist/.sources
 }
 
+# Tests with a kernel of their own run on x86_64 only.
+need_vm() {
+	[ "$(uname -m)" = x86_64 ] || return 0
+	need qemu-system-x86_64:qemu-system-x86 :busybox-static cpio:cpio xz:xz-utils strip:binutils \
+		/usr/sbin/dmsetup:dmsetup /usr/sbin/depmod:kmod /usr/sbin/debugfs:e2fsprogs
+	# The lists of packages may name a kernel that is gone.
+	tests/vm/make_guest.sh target/vm || {
+		apt_get update -q
+		tests/vm/make_guest.sh target/vm
+	}
+}
+
 release() {
 	page
 	cargo build --release --locked
@@ -191,13 +209,14 @@ cmd_check() {
 	need_check
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	shellcheck build.sh .ci/run
+	shellcheck build.sh .ci/run tests/vm/make_guest.sh tests/vm/guest/etc/rc tests/vm/guest/www/cgi-bin/run
 	cargo test --locked --lib --test tidy
 }
 
 cmd_test() {
 	cmd_check
 	need_test
+	need_vm
 	release
 	run_tests
 }
@@ -205,8 +224,9 @@ cmd_test() {
 cmd_soak() {
 	need_build
 	need_test
+	need_vm
 	release
-	SOAK=1 run_tests --test record_kill --test disk_stall
+	SOAK=1 run_tests --test record_kill --test disk_stall --test vm_memory --test vm_power_cut --test vm_wear
 }
 
 cmd_bench() {

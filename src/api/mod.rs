@@ -52,6 +52,8 @@ pub struct MachineStats {
     pub storage_total: u64,
     /// Bytes that an unprivileged program may still use.
     pub storage_free: u64,
+    /// Bytes that the program wrote to disks since it began, if the kernel counts them.
+    pub bytes_written: Option<u64>,
 }
 
 /// What the handlers see of the recorder.
