@@ -20,6 +20,10 @@ usage: ./build.sh COMMAND
   test    everything: check, release build, all tests against the release binary
   bench   memory and CPU of the release binary; table here, figures in target/bench/latest.json
   soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12
+  cross   [aarch64|armv7]: the static program for a board, without root and without docker
+  image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
+          (--update-lock: take today's Debian packages; board/README.md has the rest)
+  flash   [--board BOARD] /dev/sdX: write the image to a card, with questions first, and compare it
 USAGE
 }
 
@@ -161,6 +165,8 @@ cmd_check() {
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	shellcheck build.sh .ci/run
+	shellcheck -x board/common/*.sh board/common/initramfs-init board/*/post-build.sh \
+		rootfs-overlay/etc/init.d/* rootfs-overlay/etc/udhcpc/script
 	cargo test --locked --lib --test tidy
 }
 
@@ -178,6 +184,36 @@ cmd_soak() {
 	SOAK=1 run_tests --test record_kill --test disk_stall
 }
 
+need_cross() {
+	need_build
+	need /usr/bin/python3:python3 :python3-venv apt-get:apt dpkg:dpkg \
+		/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
+}
+
+# What image.sh calls. None of it runs as root.
+need_image() {
+	need_cross
+	need mksquashfs:squashfs-tools /usr/sbin/mkfs.vfat:dosfstools mcopy:mtools genimage:genimage \
+		/usr/sbin/mke2fs:e2fsprogs cpio:cpio /usr/sbin/depmod:kmod mkimage:u-boot-tools zstd:zstd xz:xz-utils \
+		readelf:binutils openssl:openssl
+}
+
+cmd_cross() {
+	[ $# -le 1 ] || die "cross takes one architecture at most"
+	need_cross
+	board/common/cross.sh "$@"
+}
+
+cmd_image() {
+	need_image
+	board/common/image.sh "$@"
+}
+
+cmd_flash() {
+	need lsblk:util-linux xz:xz-utils
+	board/common/flash.sh "$@"
+}
+
 cmd_bench() {
 	need_build
 	need_gst
@@ -188,7 +224,7 @@ cmd_bench() {
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
-run) cmd_run "$@" ;;
+run | cross | image | flash) "cmd_$command" "$@" ;;
 build | check | test | bench | soak)
 	[ $# -eq 0 ] || die "$command takes no arguments"
 	"cmd_$command"
