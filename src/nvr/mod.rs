@@ -7,6 +7,7 @@ pub mod apply;
 pub mod command;
 pub mod gauges;
 pub mod ledger;
+pub mod pulse;
 pub mod retain;
 pub mod snapshot;
 pub mod start;

@@ -157,6 +157,22 @@ fn default_storage(data_dir: &Path) -> String {
     data_dir.join("recordings").to_string_lossy().into_owned()
 }
 
+/// Stores a new password of user admin while no recorder runs: `lightnvr init` does, for an owner who holds the card.
+pub fn set_password(data_dir: &Path, password: &str) -> Result<(), String> {
+    let password = checked_password("password", password)?;
+    let data_dir = absolute(data_dir)?;
+    let _lock = lock(&data_dir, true)?;
+    let store = Store::open(&data_dir).map_err(|error| error.to_string())?;
+    let change = Change::PutPassword(auth::hash_password(&password));
+    store.commit(&[change]).map_err(|error| error.to_string())?;
+    match std::fs::remove_file(data_dir.join(INITIAL_PASSWORD)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{INITIAL_PASSWORD}: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes the data directory for this process alone.
 fn lock(data_dir: &Path, may_create: bool) -> Result<File, String> {
     let path = data_dir.join("lock");
@@ -304,6 +320,8 @@ async fn serve_all(
     // From here on a signal ends the program in order, also one that comes with the ready line.
     let early = smol::future::poll_once(&mut terminated).await;
     say(&format!("LightNVR {} ready: http://{bound}/", crate::VERSION));
+    let port = args.listen.map(|_| bound.port());
+    tasks.push(executor.spawn(Rc::clone(&nvr).keep_notified(port)));
     let name = match early {
         Some(name) => name,
         None => terminated.await,

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod log;
 pub mod memory;
+pub mod notify;
 pub mod pool;
 pub mod signal;
 pub mod stats;
