@@ -19,7 +19,8 @@ usage: ./build.sh COMMAND
   check   the quick loop: rustfmt, clippy, unit tests, shellcheck, tidy test
   test    everything: check, release build, all tests against the release binary
   bench   memory and CPU of the release binary; table here, figures in target/bench/latest.json
-  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12
+  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12,
+          12 power cuts instead of one, wear over an hour
   cross   [aarch64|armv7]: the static program for a board, without root and without docker
   image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
           (--update-lock: take today's Debian packages; board/README.md has the rest)
@@ -53,14 +54,19 @@ need() {
 	[ -n "$missing" ] || return 0
 	command -v apt-get >/dev/null || die "these Debian packages are missing, and there is no apt-get:$missing"
 	say "installing Debian packages:$missing"
+	apt_get update -q
+	# shellcheck disable=SC2086 # a list of package names
+	apt_get install -y -q --no-install-recommends $missing
+}
+
+# apt-get as root.
+apt_get() {
 	as_root=
 	if [ "$(id -u)" -ne 0 ]; then
-		command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get install$missing"
+		command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get $*"
 		as_root=sudo
 	fi
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q </dev/null
-	# shellcheck disable=SC2086 # a list of package names
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing </dev/null
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@" </dev/null
 }
 
 # Ends with advice unless cargo is there and at least as new as rust-version in Cargo.toml says.
@@ -126,6 +132,33 @@ need_test() {
 	fi
 }
 
+# Tests with a kernel of their own run on x86_64 only.
+need_vm() {
+	[ "$(uname -m)" = x86_64 ] || return 0
+	need qemu-system-x86_64:qemu-system-x86 :busybox-static cpio:cpio xz:xz-utils strip:binutils \
+		/usr/sbin/dmsetup:dmsetup /usr/sbin/depmod:kmod /usr/sbin/debugfs:e2fsprogs
+	# The lists of packages may name a kernel that is gone.
+	tests/vm/make_guest.sh target/vm || {
+		apt_get update -q
+		tests/vm/make_guest.sh target/vm
+	}
+}
+
+# The image that is booted, from the program that a board gets. A lock file whose packages Debian no longer has is no
+# reason for the tests to fail: then today's are taken, and image.sh says so.
+need_board() {
+	need_image
+	need qemu-system-aarch64:qemu-system-arm qemu-img:qemu-utils
+	program=$(board/common/cross.sh aarch64)
+	status=0
+	board/common/image.sh --board virt-arm64 --program "$program" || status=$?
+	if [ "$status" -eq 3 ]; then
+		board/common/image.sh --board virt-arm64 --program "$program" --newest
+	elif [ "$status" -ne 0 ]; then
+		return "$status"
+	fi
+}
+
 release() {
 	cargo build --release --locked
 }
@@ -164,7 +197,7 @@ cmd_check() {
 	need_check
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	shellcheck build.sh .ci/run
+	shellcheck build.sh .ci/run tests/vm/make_guest.sh tests/vm/guest/etc/rc tests/vm/guest/www/cgi-bin/run
 	shellcheck -x board/common/*.sh board/common/initramfs-init board/*/post-build.sh \
 		rootfs-overlay/etc/init.d/* rootfs-overlay/etc/udhcpc/script
 	cargo test --locked --lib --test tidy
@@ -173,6 +206,8 @@ cmd_check() {
 cmd_test() {
 	cmd_check
 	need_test
+	need_vm
+	need_board
 	release
 	run_tests
 }
@@ -180,8 +215,9 @@ cmd_test() {
 cmd_soak() {
 	need_build
 	need_test
+	need_vm
 	release
-	SOAK=1 run_tests --test record_kill --test disk_stall
+	SOAK=1 run_tests --test record_kill --test disk_stall --test vm_memory --test vm_power_cut --test vm_wear
 }
 
 need_cross() {

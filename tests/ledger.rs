@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rig::clips;
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::json::Look;
+use rig::ledger::{Span, ledger, parse_ms};
 use rig::nvr::Nvr;
 use rig::temp_dir::TempDir;
 use rig::wait;
@@ -19,53 +20,9 @@ const OFF_MS_MAX: i64 = 1000;
 /// recorded, and the reason goes on.
 const GOP_MS: i64 = 2000;
 
-/// A span as the API answers it, in Unix milliseconds.
-#[derive(Clone, Debug, PartialEq)]
-struct Span {
-    start_ms: i64,
-    end_ms: i64,
-    state: String,
-}
-
 fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     i64::try_from(now.as_millis()).expect("before the year 292 million")
-}
-
-fn parse_ms(time: &str) -> i64 {
-    lightnvr::system::clock::parse_rfc3339_ms(time).unwrap_or_else(|| panic!("no time: {time}"))
-}
-
-/// The spans of a stream since `start_ms`, whole and without overlap.
-#[track_caller]
-fn ledger(nvr: &Nvr, stream_id: u64, start_ms: i64) -> Vec<Span> {
-    let start = lightnvr::system::clock::iso_milliseconds(start_ms);
-    let ledger =
-        nvr.json("GET", &format!("/api/v1/streams/{stream_id}/ledger?start={start}"), None);
-    assert_eq!(ledger.field("stream_id").integer(), stream_id);
-    let spans: Vec<Span> = ledger
-        .field("spans")
-        .items()
-        .iter()
-        .map(|span| Span {
-            start_ms: parse_ms(span.field("start").text()),
-            end_ms: parse_ms(span.field("end").text()),
-            state: span.field("state").text().to_owned(),
-        })
-        .collect();
-    let mut at = start_ms;
-    let (mut all, mut recorded) = (0, 0);
-    for span in &spans {
-        assert_eq!(span.start_ms, at, "no hole and no overlap: {spans:#?}");
-        assert!(span.end_ms > at, "no empty span: {spans:#?}");
-        at = span.end_ms;
-        all += span.end_ms - span.start_ms;
-        recorded += if span.state == "recorded" { span.end_ms - span.start_ms } else { 0 };
-    }
-    assert_eq!(at, parse_ms(ledger.field("end").text()), "to the end: {spans:#?}");
-    let share = recorded as f64 / all as f64;
-    assert!((ledger.field("recorded_share").number() - share).abs() < 1e-5, "{spans:#?}");
-    spans
 }
 
 fn states(spans: &[Span]) -> Vec<&str> {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
@@ -138,6 +139,14 @@ pub const LONG: Clip = Clip {
 };
 
 impl Clip {
+    /// How long it plays.
+    pub fn length(&self) -> Duration {
+        match self.source {
+            Source::Fresh { seconds } => Duration::from_secs(u64::from(seconds)),
+            Source::Looped { clip, times } => clip.length() * times,
+        }
+    }
+
     /// The file; makes it first if this is the first use, under a lock against other tests.
     pub fn file(&self) -> PathBuf {
         let dir = target_dir().join("test-clips");
