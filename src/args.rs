@@ -14,7 +14,7 @@ pub const HELP: &str = "\
 LightNVR, a network video recorder
 
 Usage: lightnvr [--data-dir DIR] [--listen ADDR:PORT] [--demo]
-                [--admin-password-file FILE] [--log-level LEVEL]
+                [--admin-password-file FILE] [--redirect-port PORT] [--log-level LEVEL]
        lightnvr check --data-dir DIR [--rebuild [--storage DIR]]
        lightnvr init --disk DEVICE | keep    on a device flashed with the image only
 
@@ -23,6 +23,7 @@ Usage: lightnvr [--data-dir DIR] [--listen ADDR:PORT] [--demo]
   --demo                      add a test pattern if there is no stream yet
   --admin-password-file FILE  password of user admin, only while none is stored
                               (or the variable LIGHTNVR_ADMIN_PASSWORD)
+  --redirect-port PORT        answer there too, with 308 to the page
   --log-level LEVEL           off, error, warn, info (default), debug or trace
   --version, --help
 
@@ -70,6 +71,8 @@ pub struct RunArgs {
     pub listen: Option<SocketAddr>,
     pub is_demo: bool,
     pub admin_password_file: Option<PathBuf>,
+    /// A second port that answers every request with 308 to the page.
+    pub redirect_port: Option<u16>,
     pub log_level: log::LevelFilter,
 }
 
@@ -81,6 +84,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
         listen: None,
         is_demo: false,
         admin_password_file: None,
+        redirect_port: None,
         log_level: log::LevelFilter::Info,
     };
     let (mut word, mut is_rebuild, mut storage) = (Word::Run, false, None);
@@ -104,6 +108,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
             Long("admin-password-file") => {
                 run_only = Some("--admin-password-file");
                 run.admin_password_file = Some(path(&mut parser, "--admin-password-file")?);
+            }
+            Long("redirect-port") => {
+                run_only = Some("--redirect-port");
+                let text = text(&mut parser, "--redirect-port")?;
+                let port = text.parse().ok().filter(|port| *port > 0);
+                let wrong = || format!("--redirect-port: got {text:?}, want 1 to 65535");
+                run.redirect_port = Some(port.ok_or_else(wrong)?);
             }
             Long("log-level") => {
                 let text = text(&mut parser, "--log-level")?;
@@ -183,13 +194,14 @@ mod tests {
 
     #[test]
     fn every_option_is_taken() {
-        let line =
-            "--data-dir /d --listen 127.0.0.1:0 --demo --admin-password-file /p --log-level debug";
+        let line = "--data-dir /d --listen 127.0.0.1:0 --demo --admin-password-file /p --redirect-port 80 \
+             --log-level debug";
         let want = RunArgs {
             data_dir: "/d".into(),
             listen: Some(([127, 0, 0, 1], 0).into()),
             is_demo: true,
             admin_password_file: Some("/p".into()),
+            redirect_port: Some(80),
             log_level: log::LevelFilter::Debug,
         };
         assert_eq!(parsed(line), Ok(Task::Run(want)));
@@ -215,6 +227,8 @@ mod tests {
             "--nope",
             "extra",
             "--log-level loud",
+            "--redirect-port 0",
+            "check --redirect-port 80",
             "check --demo",
             "check check",
             "--rebuild",

@@ -37,6 +37,8 @@ const VIDEO_GROUP: u32 = 44;
 /// Below all that might be ended for want of memory; the kernel's range is -1000 to 1000.
 const OOM_SCORE_KEEP: &str = "-1000";
 const OOM_SCORE_RECORDER: &str = "-900";
+/// Where browsers ask first; `rootfs-overlay/etc/sysctl.conf` lets the recorder's user have it.
+const REDIRECT_PORT: &str = "80";
 const LOG_BYTES_MAX: u64 = 512 << 10;
 const LOG_SAVED_EVERY: Duration = Duration::from_secs(3600);
 const TIME_SAVED_EVERY: Duration = Duration::from_secs(600);
@@ -304,7 +306,7 @@ fn open_watchdog() -> Option<File> {
 fn spawn(data_dir: &Path, socket: &Path) -> io::Result<Child> {
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open(log_file())?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--data-dir").arg(data_dir);
+    command.arg("--data-dir").arg(data_dir).arg("--redirect-port").arg(REDIRECT_PORT);
     command.env("NOTIFY_SOCKET", socket).env("HOME", data_dir);
     if let Ok(zone) = fs::read_to_string(Path::new(RUN_DIR).join("timezone")) {
         command.env("TZ", zone.trim());

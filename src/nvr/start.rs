@@ -314,7 +314,10 @@ async fn serve_all(
         executor.spawn(Rc::clone(&nvr).keep_memory_watched()),
     ];
     let gate_executor = Rc::clone(&executor);
-    tasks.push(executor.spawn(async move { gate.serve(&gate_executor, listener_receiver).await }));
+    let redirect = args.redirect_port.and_then(redirect_listener);
+    tasks.push(executor.spawn(async move {
+        gate.serve(&gate_executor, listener_receiver, redirect).await;
+    }));
     settled(&nvr).or(wait::pause(RECOVERY_PATIENCE)).await;
     let mut terminated = Box::pin(signal::terminated());
     // From here on a signal ends the program in order, also one that comes with the ready line.
@@ -335,6 +338,12 @@ async fn serve_all(
     drop((tasks, server));
     log_thread::flush();
     Ok(())
+}
+
+/// The page is worth more than the way to it: without the second port the program runs all the same.
+fn redirect_listener(port: u16) -> Option<listener::Listener> {
+    let listening = listener::listen((Ipv4Addr::UNSPECIFIED, port).into());
+    listening.inspect_err(|error| log::error!("redirect from port {port}: {error}")).ok()
 }
 
 async fn keep_storage(nvr: Rc<Nvr>) {
