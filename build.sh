@@ -231,7 +231,7 @@ need_image() {
 	need_cross
 	need mksquashfs:squashfs-tools /usr/sbin/mkfs.vfat:dosfstools mcopy:mtools genimage:genimage \
 		/usr/sbin/mke2fs:e2fsprogs cpio:cpio /usr/sbin/depmod:kmod mkimage:u-boot-tools zstd:zstd xz:xz-utils \
-		readelf:binutils openssl:openssl
+		readelf:binutils
 }
 
 cmd_cross() {

@@ -46,6 +46,7 @@ const DOORS: [(&str, &[&str]); 21] = [
     (
         "getrandom",
         &[
+            "appliance/sntp.rs",
             "http/password.rs",
             "ingest/",
             "nvr/start.rs",
@@ -82,7 +83,7 @@ const DOORS: [(&str, &[&str]); 21] = [
     (
         "smol",
         &[
-            "appliance/keep.rs",
+            "appliance/",
             "buffer/spill.rs",
             "http/",
             "ingest/",

@@ -8,7 +8,7 @@ set -eu
 TOP=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$TOP"
 # A place of its own: cargo keeps per directory what it once learnt of a compiler.
-CARGO_TARGET_DIR=$TOP/target/cross
+CARGO_TARGET_DIR=${LIGHTNVR_CROSS_DIR:-$TOP/target/cross}
 export CARGO_TARGET_DIR
 ZIG_VENV=$TOP/target/zig-venv
 TOOLCHAIN=$TOP/target/cross-toolchain

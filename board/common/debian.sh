@@ -3,7 +3,7 @@
 # apt: an apt root of our own below target/, whose indexes are checked by Debian's signatures.
 # Sourced by cross.sh and image.sh, which have set TOP. Needs `say` and `die`.
 
-APT_DIR=$TOP/target/debian
+APT_DIR=${LIGHTNVR_APT_DIR:-$TOP/target/debian}
 DEBIAN_KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # The machine's own mirror, so that a proxy or a mirror that is set up here is used; LIGHTNVR_DEBIAN names another.

@@ -1,10 +1,9 @@
 #!/bin/sh
-# Makes the image for a board's SD card: image.sh --board NAME [--newest | --update-lock] [--program FILE]
-# [--sign KEY]. Called by ./build.sh image. No root, no loop mounts.
+# Makes the image for a board's SD card: image.sh --board NAME [--newest | --update-lock] [--program FILE].
+# Called by ./build.sh image. No root, no loop mounts.
 #
-# What it writes, below target/image/NAME: lightnvr-NAME.img.xz (to be flashed), lightnvr-NAME.img, and with
-# --sign lightnvr-NAME.update (for POST /api/v1/system/update). Same inputs give the same bytes: times are the
-# last commit's, file systems have fixed ids, lists are sorted.
+# What it writes, below target/image/NAME: lightnvr-NAME.img.xz (to be flashed) and lightnvr-NAME.img. Same inputs
+# give the same bytes: times are the last commit's, file systems have fixed ids, lists are sorted.
 set -eu
 TOP=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$TOP"
@@ -33,21 +32,20 @@ die() {
 # shellcheck source=board/common/root.sh
 . "$COMMON/root.sh"
 
-board='' program='' newest='' key='' update_lock=''
+board='' program='' newest='' update_lock=''
 while [ $# -gt 0 ]; do
 	case $1 in
-	--board | --program | --sign)
+	--board | --program)
 		[ $# -ge 2 ] || die "$1 wants a value"
 		case $1 in
 		--board) board=$2 ;;
 		--program) program=$2 ;;
-		--sign) key=$2 ;;
 		esac
 		shift
 		;;
 	--newest) newest=yes ;;
 	--update-lock) update_lock=yes ;;
-	*) die "got $1, want --board NAME, --program FILE, --newest, --update-lock or --sign KEY" ;;
+	*) die "got $1, want --board NAME, --program FILE, --newest or --update-lock" ;;
 	esac
 	shift
 done
@@ -118,8 +116,8 @@ genimage --rootpath "$WORK/empty" --tmppath "$WORK/tmp" --inputpath "$INPUT_DIR"
 	--config "$BOARD/genimage.cfg" >"$WORK/genimage.log" 2>&1 || die "genimage: $(cat "$WORK/genimage.log")"
 
 image=$OUT/lightnvr-$board.img
-[ -z "$key" ] || make_update "$key" "$OUT/lightnvr-$board.update"
-xz -6 -T2 --block-size=16MiB -k -f "$image"
+# Nearly all of it is compressed already: the fastest preset costs 1 %.
+xz -1 -T2 --block-size=16MiB -k -f "$image"
 image_bytes=$(stat -c %s "$image.xz")
 say "squashfs $root_bytes bytes, initrd $(stat -c %s "$BOOT_DIR/a/initrd.zst") bytes, compressed image $image_bytes bytes"
 [ "$image_bytes" -le "$IMAGE_BYTES_MAX" ] || die "the compressed image has $image_bytes bytes, at most $IMAGE_BYTES_MAX are allowed"

@@ -22,6 +22,7 @@ use smol::future::FutureExt;
 
 use super::init::{TIME_FILE, say, write_private};
 use super::mdns::Responder;
+use super::sntp;
 use super::watch_core::Watch;
 use super::{DEVICE_DIR, RECORDER_ID, RUN_DIR, boot_files, grow};
 use crate::args::KeepArgs;
@@ -51,7 +52,11 @@ const PASSWORD_FILE: &str = "lightnvr-password.txt";
 pub fn run(args: &KeepArgs) -> ExitCode {
     // Its own end would end the board's recording: the watchdog would bite.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_KEEP);
-    match smol::block_on(keep(args)) {
+    let keep_time = async {
+        sntp::run().await;
+        Ok(())
+    };
+    match smol::block_on(keep(args).or(keep_time)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("keep: {error}"));
@@ -344,7 +349,8 @@ fn save_log() {
     }
 }
 
-fn save_time() {
+/// Keeps the time for the next start of a board without a clock chip.
+pub fn save_time() {
     let path = Path::new(DEVICE_DIR).join(TIME_FILE);
     let _ = write_private(&path, &clock::wall_ms().to_string());
 }

@@ -11,6 +11,8 @@ pub mod keep;
 pub mod mbr_core;
 pub mod mdns;
 pub mod setup_core;
+pub mod sntp;
+pub mod sntp_core;
 pub mod watch_core;
 
 /// The recorder's user and group in `rootfs-overlay/etc/passwd`.

@@ -163,7 +163,12 @@ fn is_passphrase(text: &str) -> bool {
     (8..=63).contains(&text.len()) && text.bytes().all(|b| (32..127).contains(&b))
 }
 
+/// A name or an address, with a port where it is not the usual one.
 fn is_server(text: &str) -> bool {
+    let text = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') && port.parse::<u16>().is_ok() => host,
+        _ => text,
+    };
     text.parse::<IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(is_host_name))
 }
 
@@ -228,7 +233,7 @@ mod tests {
     fn every_line_is_taken_from_a_windows_editor_too() {
         let text = "\u{feff}# my recorder\r\nhostname = Garage\r\ntimezone=Europe/Berlin\r\n\r\nwifi_country=de\r\n\
              wifi_ssid = Büro 2\r\nwifi_password = p=ss \"word\"\r\naddress = 192.168.1.20/24\r\n\
-             gateway = 192.168.1.1\r\nname_server = fd00::1\r\nntp = 10.0.0.1, time.example\r\npassword = correct horse\r\n";
+             gateway = 192.168.1.1\r\nname_server = fd00::1\r\nntp = 10.0.0.1:4123, time.example\r\npassword = correct horse\r\n";
         let out = read(text.as_bytes());
         assert_eq!(out.faults, Vec::<String>::new());
         let want = Setup {
@@ -240,7 +245,7 @@ mod tests {
             address: Some(([192, 168, 1, 20].into(), 24)),
             gateway: Some([192, 168, 1, 1].into()),
             name_server: "fd00::1".parse().ok(),
-            ntp: vec!["10.0.0.1".into(), "time.example".into()],
+            ntp: vec!["10.0.0.1:4123".into(), "time.example".into()],
             password: Some("correct horse".into()),
         };
         assert_eq!(out.setup, want);
@@ -270,6 +275,7 @@ mod tests {
             ("name_server = ;", "name_server"),
             ("ntp = a b c d e", "ntp"),
             ("ntp = a;b", "ntp"),
+            ("ntp = a:99999", "ntp"),
             ("password = short", "password"),
             ("colour = red", "colour"),
             ("nonsense", "NAME = VALUE"),

@@ -24,7 +24,7 @@ const SHELL_WITHIN: Duration = Duration::from_secs(60);
 const WEB_PORT: u16 = 8080;
 const PORT_80: u16 = 80;
 
-/// A card with a LightNVR image on it; what is written goes to a file beside the image.
+/// A card with a LightNVR image on it, as a file.
 pub struct Card {
     pub file: PathBuf,
 }
@@ -55,20 +55,41 @@ impl Card {
     /// A card of `bytes`, freshly flashed.
     #[track_caller]
     pub fn flash(file: &Path, bytes: u64) -> Self {
-        let mut make = Command::new("qemu-img");
-        make.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]);
-        run_silently(make.arg(built("lightnvr-virt-arm64.img")).arg(file).arg(bytes.to_string()));
+        let image = built("lightnvr-virt-arm64.img");
+        run_silently(Command::new("cp").arg("--sparse=always").arg(image).arg(file));
+        let card = fs::OpenOptions::new().write(true).open(file).expect("it was made");
+        card.set_len(bytes).expect("a sparse file");
         Self { file: file.to_owned() }
     }
 
-    /// Everything on the card, as a raw image: for tools that read it while no machine runs.
+    /// Writes a file to the boot partition, as an owner does on another computer.
     #[track_caller]
-    pub fn raw(&self) -> PathBuf {
-        let raw = self.file.with_extension("img");
-        let mut convert = Command::new("qemu-img");
-        convert.args(["convert", "-O", "raw"]).arg(&self.file).arg(&raw);
-        run_silently(&mut convert);
-        raw
+    pub fn write(&self, name: &str, text: &str) {
+        let beside = self.file.with_extension("txt");
+        fs::write(&beside, text).expect("the test's directory can be written");
+        let mut copy = self.mtool("mcopy");
+        run_silently(copy.arg("-o").arg(beside).arg(format!("::{name}")));
+    }
+
+    /// Reads a file of the boot partition.
+    #[track_caller]
+    pub fn read(&self, name: &str) -> String {
+        let bytes = run_silently(self.mtool("mtype").arg(format!("::{name}")));
+        String::from_utf8(bytes).expect("text")
+    }
+
+    /// Names of all files on the boot partition.
+    #[track_caller]
+    pub fn list(&self) -> String {
+        let bytes = run_silently(self.mtool("mdir").args(["-/", "-b", "::"]));
+        String::from_utf8(bytes).expect("names are UTF-8")
+    }
+
+    /// A tool of mtools on the boot partition, which begins at 4 MiB.
+    fn mtool(&self, name: &str) -> Command {
+        let mut tool = Command::new(name);
+        tool.arg("-i").arg(format!("{}@@4M", self.file.display()));
+        tool
     }
 }
 
@@ -82,7 +103,7 @@ impl Board {
         command.args(["-M", "virt", "-accel", "tcg,thread=multi", "-cpu", "cortex-a53"]);
         command.args(["-smp", "2", "-m", "256", "-bios"]).arg(built("u-boot.bin"));
         let file = card.file.display().to_string().replace(',', ",,");
-        command.args(["-drive", &format!("if=none,format=qcow2,id=card,file={file}")]);
+        command.args(["-drive", &format!("if=none,format=raw,id=card,file={file}")]);
         command.args(["-device", "virtio-blk-device,drive=card", "-device", "virtio-rng-device"]);
         command.args(["-device", "virtio-serial-device", "-device", "virtconsole,chardev=shell"]);
         let socket = shell.display().to_string().replace(',', ",,");
@@ -184,7 +205,7 @@ impl Board {
     /// Ends in order, as by `reboot` in the system, up to where the firmware would start again.
     #[track_caller]
     pub fn power_off(mut self) {
-        self.run("setsid poweroff >/dev/null 2>&1 &");
+        self.run("setsid poweroff >/dev/null 2>&1 & true");
         self.qemu.wait_for_end(UP_WITHIN);
     }
 }
@@ -194,6 +215,15 @@ impl Board {
 pub fn recorded(api: &Api) -> usize {
     let list = api.json("GET", "/api/v1/recordings", None);
     list.field("recordings").items().iter().filter(|r| r.field("size").integer() > 0).count()
+}
+
+/// `wait_for_recording` of a recorder that may be down for a while.
+#[track_caller]
+pub fn wait_for_recording_again(api: &Api, known: usize) {
+    wait::until("the recorder is back", UP_WITHIN, || {
+        http::request(api.addr, "GET", "/", &[], None).ok().filter(|r| r.status == 200)
+    });
+    wait_for_recording(api, known, Instant::now());
 }
 
 /// Waits for a recording that was not among `known`; gives the time since `since`.
