@@ -18,7 +18,8 @@ const FORBIDDEN: &str = "The camera's user may not watch this path: give it the 
 const NO_VIDEO: &str =
     "This path carries no video: use the path of the camera's main or sub stream.";
 const CODEC: &str = "Set the camera to H.264 or H.265 for this path, or use another path.";
-const TCP: &str = "Allow RTP over TCP (\"interleaved\") in the camera's settings.";
+const TRANSPORT: &str = "Leave the stream's transport at auto, and allow RTP over TCP (\"interleaved\") or UDP \
+                         unicast in the camera's settings.";
 const NO_NAME: &str =
     "Check the spelling of the address, or write the camera's IP address in its place.";
 const CLOSED_PORT: &str = "The device is there, but nothing listens on this port: RTSP has mostly 554. \
@@ -40,7 +41,7 @@ const BY_TEXT: [(&str, &str); 15] = [
     ("has no video", NO_VIDEO),
     ("video codec", CODEC),
     ("parameter sets", CODEC),
-    ("RTP over TCP", TCP),
+    ("refuses RTP over", TRANSPORT),
     ("cannot describe", PATH),
     ("camera name not found", NO_NAME),
     ("connection refused", CLOSED_PORT),
@@ -89,7 +90,8 @@ pub fn explain_late(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::session_setup::refusal;
+    use crate::config::transport::Transport;
+    use crate::ingest::session_setup::{no_transport, refusal};
 
     #[track_caller]
     fn check(error: &IngestError, reason: &str, advice: &str) {
@@ -105,7 +107,7 @@ mod tests {
         check(&refusal("DESCRIBE", 404), "no such path", PATH);
         check(&refusal("DESCRIBE", 403), "forbids", FORBIDDEN);
         check(&refusal("DESCRIBE", 451), "describe", PATH);
-        check(&refusal("SETUP", 461), "RTP over TCP", TCP);
+        check(&no_transport(Transport::Auto), "over UDP (461)", TRANSPORT);
         check(&refusal("SETUP", 453), "for now (453)", SESSIONS);
         check(&refusal("PLAY", 503), "for now (503)", SESSIONS);
         let error = IngestError::Protocol { what: "not a status line".into(), at: 0 };
