@@ -45,6 +45,13 @@ struct Open {
     is_torn: bool,
 }
 
+impl Open {
+    fn wants_sync(&self) -> bool {
+        let is_synced = self.has_row && self.written == self.row.size;
+        !self.is_finishing && !self.is_torn && !is_synced
+    }
+}
+
 /// All of them, shared by the writers of all streams.
 pub struct OpenRecordings {
     pub store: Store,
@@ -60,10 +67,25 @@ pub struct OpenRecordings {
     pub(super) own: OwnFiles,
     pub(super) next_id: Arc<AtomicU64>,
     open: RefCell<BTreeMap<u64, Open>>,
+    /// Writes that are under way, by number.
+    writes: RefCell<BTreeMap<u64, Instant>>,
+    next_write: Cell<u64>,
     /// Goes into every row.
     pub boot: u64,
     /// What this life has to date anew, and whether that is done.
     pub(super) redating: RefCell<Redating>,
+}
+
+/// Ends with the write, also where nobody waits for it any more.
+struct UnderWay<'a> {
+    writes: &'a RefCell<BTreeMap<u64, Instant>>,
+    number: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.writes.borrow_mut().remove(&self.number);
+    }
 }
 
 /// What a round found of one file, before it was synced.
@@ -95,6 +117,8 @@ impl OpenRecordings {
             own: OwnFiles::default(),
             next_id: Arc::new(AtomicU64::new(next_id)),
             open: RefCell::default(),
+            writes: RefCell::default(),
+            next_write: Cell::new(0),
             boot: stats::boot_number(),
             redating: RefCell::default(),
         })
@@ -140,6 +164,23 @@ impl OpenRecordings {
         self.open.borrow().values().map(|open| open.row.path.clone()).collect()
     }
 
+    /// Since when the oldest write that is under way waits for its disk.
+    pub fn writes_since(&self) -> Option<Instant> {
+        self.writes.borrow().values().min().copied()
+    }
+
+    /// A write on the disk's thread; for as long as this lives, it counts as under way.
+    async fn write<T: Send + 'static>(
+        &self,
+        pool: &Pool,
+        job: impl FnOnce() -> Result<T, RecordError> + Send + 'static,
+    ) -> Result<T, RecordError> {
+        let number = self.next_write.replace(self.next_write.get() + 1);
+        self.writes.borrow_mut().insert(number, Instant::now());
+        let _under_way = UnderWay { writes: &self.writes, number };
+        pool.run(job).await.map_err(RecordError::Pool).and_then(|done| done)
+    }
+
     /// Makes a file with its first fragment; answers the recording's id.
     pub async fn create(
         &self,
@@ -167,7 +208,7 @@ impl OpenRecordings {
             }
             Ok(created)
         };
-        let created = pool.run(job).await.map_err(RecordError::Pool).and_then(|done| done);
+        let created = self.write(&pool, job).await;
         if let Err(RecordError::Storage(_)) = &created {
             self.look_again();
         }
@@ -213,7 +254,7 @@ impl OpenRecordings {
         }
         let (more, end_ms) = (fragment.len, fragment.end_ms);
         let job = move || created.append(len, &[&fragment.head], &fragment.packets);
-        pool.run(job).await.map_err(RecordError::Pool)??;
+        self.write(&pool, job).await?;
         if let Some(open) = self.open.borrow_mut().get_mut(&id) {
             open.written += more;
             open.written_end_ms = end_ms;
@@ -253,7 +294,7 @@ impl OpenRecordings {
             last.patch(&patches)?;
             last.sync(is_new)
         };
-        let mut done = pool.run(job).await.map_err(RecordError::Pool).and_then(|done| done);
+        let mut done = self.write(&pool, job).await;
         let sure = if done.is_ok() { size } else { sure };
         if done.is_ok() {
             done = self.commit(vec![Change::PutRecording(row.clone())]).await;
@@ -267,41 +308,48 @@ impl OpenRecordings {
         done
     }
 
-    /// Makes what was appended since the last round permanent, for all open files at once, one batch per disk;
-    /// then the rows of new files, in one transaction. Answers the first error; the other files are synced all the same.
+    /// Makes what was appended since the last round permanent, on one disk after the other. Answers the first error; the
+    /// other files are synced all the same.
     pub async fn sync_round(&self) -> Result<(), RecordError> {
-        let mut batches: Vec<(Pool, Vec<Appended>)> = Vec::new();
-        for (id, open) in self.open.borrow().iter() {
-            if open.is_finishing || open.is_torn || (open.has_row && open.written == open.row.size)
-            {
-                continue;
-            }
-            let appended = Appended {
-                id: *id,
-                created: Arc::clone(&open.created),
-                size: open.written,
-                end_ms: open.written_end_ms,
-                is_new: !open.is_named,
-            };
-            match batches.iter_mut().find(|(pool, _)| pool.is_same(&open.pool)) {
-                Some((_, batch)) => batch.push(appended),
-                None => batches.push((open.pool.clone(), vec![appended])),
-            }
-        }
         let mut result = Ok(());
-        for (pool, batch) in batches {
-            let synced = pool.run(move || sync_batch(batch)).await.map_err(RecordError::Pool);
-            let done = match synced {
-                Ok((batch, torn)) => {
-                    let first = torn.first().map(|(_, error)| error.clone());
-                    self.note_torn(torn);
-                    self.note_synced(batch).await.and(first.map_or(Ok(()), Err))
-                }
-                Err(error) => Err(error),
-            };
+        for pool in self.disks_to_sync() {
+            let done = self.sync_disk(&pool).await;
             result = result.and(done);
         }
         result
+    }
+
+    /// The disks on which something is to be made permanent.
+    pub fn disks_to_sync(&self) -> Vec<Pool> {
+        let mut pools: Vec<Pool> = Vec::new();
+        for open in self.open.borrow().values().filter(|open| open.wants_sync()) {
+            if !pools.iter().any(|pool| pool.is_same(&open.pool)) {
+                pools.push(open.pool.clone());
+            }
+        }
+        pools
+    }
+
+    /// Makes what was appended since the last round permanent, for all open files of one disk at once; then the rows of
+    /// new files, in one transaction. Answers the first error; the other files are synced all the same.
+    pub async fn sync_disk(&self, pool: &Pool) -> Result<(), RecordError> {
+        let mut batch = Vec::new();
+        for (id, open) in self.open.borrow().iter() {
+            if open.wants_sync() && open.pool.is_same(pool) {
+                batch.push(Appended {
+                    id: *id,
+                    created: Arc::clone(&open.created),
+                    size: open.written,
+                    end_ms: open.written_end_ms,
+                    is_new: !open.is_named,
+                });
+            }
+        }
+        let synced = pool.run(move || sync_batch(batch)).await.map_err(RecordError::Pool)?;
+        let (batch, torn) = synced;
+        let first = torn.first().map(|(_, error)| error.clone());
+        self.note_torn(torn);
+        self.note_synced(batch).await.and(first.map_or(Ok(()), Err))
     }
 
     /// A failed sync is never tried again: the second would answer `Ok` for pages that the kernel has given up. The

@@ -1,7 +1,8 @@
 //! Writes one stream's recordings: takes packets from its hub at the disk's pace.
 //!
 //! In here: the loop between hub, cutter and disk, and what happens when the disk refuses: what was written is
-//! kept as a recording, the ring goes on holding packets, and writing is tried again from a keyframe on.
+//! kept as a recording, what was not goes back into the ring, and writing is tried again from a keyframe on. So a disk
+//! that is out of order for a while costs the rest of one group of pictures, and what the ring can't hold.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -52,7 +53,14 @@ pub async fn run(
             }
             Take::Empty | Take::Loading => {}
         }
-        for cut in cuts.drain(..) {
+        let mut due = cuts.drain(..);
+        while let Some(cut) = due.next() {
+            let unwritten = match &cut {
+                Cut::Fragment(fragment) => fragment.packets.clone(),
+                Cut::Open(_) | Cut::Finish { .. } => Vec::new(),
+            };
+            // What goes on in the middle of a file can't begin another.
+            let can_begin = writing.id.is_none() || unwritten.is_empty();
             let done = writing.carry_out(cut, &recordings, &config).await;
             match done {
                 Ok(false) => {}
@@ -69,7 +77,16 @@ pub async fn run(
                     hub.set_record_error(Some(error.for_owner()));
                     hub.set_record_state(Some(error.state()));
                     writing.give_up(&recordings).await;
-                    cutter.abandon();
+                    let later = due.flat_map(|cut| match cut {
+                        Cut::Fragment(fragment) => fragment.packets,
+                        Cut::Open(_) | Cut::Finish { .. } => Vec::new(),
+                    });
+                    let mut back: Vec<_> = unwritten.into_iter().chain(later).collect();
+                    back.extend(cutter.abandon());
+                    back.sort_unstable_by_key(|packet| packet.seq);
+                    if !stop.is_asked() {
+                        hub.put_back(back, can_begin);
+                    }
                     wait_for_storage(&hub, &recordings, &stop).await;
                     break;
                 }

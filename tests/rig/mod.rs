@@ -8,6 +8,7 @@
 
 pub mod bench;
 pub mod clips;
+pub mod fake_camera;
 pub mod fake_clock;
 pub mod fault_disk;
 pub mod gst_server;
