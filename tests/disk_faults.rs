@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rig::bench;
 use rig::fault_disk::{Faults, Op, WRITES};
 use rig::json::{self, Look};
+use rig::ledger;
 use rig::loop_disk::LoopDisk;
 use rig::mp4;
 use rig::nvr::Nvr;
@@ -266,11 +267,13 @@ fn a_replaced_disk_is_adopted_with_what_is_on_it() {
 #[test]
 fn commands_that_a_silent_disk_holds_up_are_answered_and_reads_go_on() {
     let home = TempDir::new("disk_commands");
-    let Some(mut disk) = LoopDisk::mount(home.path(), 64 << 20) else {
+    let Some(disk) = LoopDisk::mount(home.path(), 64 << 20) else {
         println!("no loop mounts here: a unit test of CommandSender has this case");
         return;
     };
     let nvr = start(home.path(), &disk.path().join("recordings"));
+    // Thawed before the recorder is killed: until then not even that ends a process that waits for a disk.
+    let mut disk = disk;
     nvr.json("PUT", "/api/v1/streams/0", Some(r#"{"record":false}"#));
     let id = nvr.wait_for_finished(0, RECORDS_WITHIN)[0].id;
     let path = format!("/api/v1/recordings/{id}");
@@ -281,6 +284,8 @@ fn commands_that_a_silent_disk_holds_up_are_answered_and_reads_go_on() {
         (answer.status, answer.header("retry-after").is_some(), began.elapsed())
     };
     std::thread::scope(|scope| {
+        // Where this fails, the threads below are answered all the same.
+        let _thawed = disk.thaw_on_panic();
         let deletes: Vec<_> = (0..6).map(|_| scope.spawn(delete)).collect();
         while deletes.iter().any(|delete| !delete.is_finished()) {
             let asked = Instant::now();
@@ -390,4 +395,75 @@ fn a_silent_disk_is_said_and_loses_nothing_that_the_ring_holds() {
         bench.is_well(RESUMES_WITHIN).await;
         bench.records(RESUMES_WITHIN).await;
     });
+}
+
+#[test]
+fn what_a_disk_refused_is_written_when_it_takes_it_again() {
+    let home = TempDir::new("disk_refused");
+    bench::run(home.path(), |bench| async move {
+        bench.records(RECORDS_WITHIN).await;
+        let began = ledger::now_ms();
+        bench.faults.fail(&[Op::Create, Op::Append], Errno::IO.raw_os_error());
+        bench.says("the disk reports errors", SAID_WITHIN).await;
+        // Several tries, each of which used to cost what it had taken out of the ring.
+        bench.pass(Duration::from_secs(8)).await;
+        bench.faults.clear();
+        let over = ledger::now_ms();
+        bench.is_well(RESUMES_WITHIN).await;
+        bench
+            .until("all that waited is written", RESUMES_WITHIN, |snapshot| {
+                snapshot.running.iter().any(|running| running.end_ms > over + 2000).then_some(())
+            })
+            .await;
+        let pictures: Vec<i64> = bench
+            .pictures()
+            .into_iter()
+            .filter(|at| (began - 2000..over + 2000).contains(at))
+            .collect();
+        let lost: i64 = pictures.windows(2).map(|pair| (pair[1] - pair[0] - 100).max(0)).sum();
+        // The rest of the group of pictures that the first error met; the test picture has one in two seconds.
+        assert!(lost <= 2500, "{lost} ms of {} ms are missing", over - began);
+        let dropped = bench.snapshot().streams[0].buffer.as_ref().expect("it runs").dropped;
+        assert!(dropped <= 25, "{dropped} packets");
+    });
+}
+
+#[test]
+fn a_disk_that_stands_still_holds_up_no_other() {
+    let other = Path::new("/dev/shm").join(format!("lightnvr-test-{}", std::process::id()));
+    if fs::create_dir_all(&other).is_err() {
+        println!("no second file system here");
+        return;
+    }
+    let home = TempDir::new("disk_other");
+    let to = other.clone();
+    bench::run(home.path(), |bench| async move {
+        bench.records(RECORDS_WITHIN).await;
+        bench.faults.stall_alone(&bench.root);
+        // The old disk has something to sync that it will not.
+        bench
+            .until("a round waits", SAID_WITHIN, |snapshot| {
+                snapshot.ailments.iter().any(|ailment| ailment.contains("not")).then_some(())
+            })
+            .await;
+        bench.nvr.parts.recordings.move_to(to).await.expect("the other disk is there");
+        bench.nvr.add_stream(bench::stream(1));
+        bench
+            .until("the other disk is synced", RECORDS_WITHIN, |snapshot| {
+                let running = snapshot.running.iter().find(|running| running.stream_id == 1)?;
+                (running.end_ms - running.start_ms > 3000).then_some(())
+            })
+            .await;
+        let rows = bench.rows();
+        assert!(rows.iter().any(|row| row.stream_id == 1), "and its row is in the store: {rows:?}");
+        bench.faults.clear();
+        // Recordings of both disks are checked at the end.
+        bench
+            .until("the old disk goes on", RESUMES_WITHIN, |snapshot| {
+                (!snapshot.ailments.iter().any(|ailment| ailment.contains("has not answered")))
+                    .then_some(())
+            })
+            .await;
+    });
+    fs::remove_dir_all(&other).expect("it is the test's");
 }

@@ -95,7 +95,7 @@ fn stall(name: &str, swap: Swap, budget: usize) -> Vec<(Vec<u32>, u64)> {
     let executor = LocalExecutor::new();
     let disks = Disks::default();
     let root = home.path().join("recordings");
-    let disk = disks.pool_for(&root).expect("a thread");
+    let disk = smol::block_on(disks.pool_for(&root)).expect("a thread");
     let other = Pool::start("other", 1, 64).expect("a thread");
     let store = Store::open(home.path()).expect("a store");
     let opener = real_disk::opener();

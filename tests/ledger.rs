@@ -2,9 +2,13 @@
 
 mod rig;
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use lightnvr::store::{Change, Store};
 
 use rig::clips;
+use rig::fake_camera::{FakeCamera, IDR, Manner, frame, rtp};
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::json::Look;
 use rig::ledger::{self, OFF_MS_MAX, Span, now_ms, parse_ms, states};
@@ -200,4 +204,65 @@ fn a_bad_question_is_answered_with_400() {
     let answer =
         nvr.json("GET", &format!("/api/v1/streams/{id}/ledger?start=2125-03-09T10:00:00Z"), None);
     assert_eq!(answer.field("spans").items().len(), 0);
+}
+
+#[test]
+fn a_machine_that_was_off_is_told_from_a_program_that_was() {
+    let home = TempDir::new("ledger_power");
+    let mut nvr = Nvr::start(home.path());
+    let begin = now_ms();
+    let id = nvr.add_stream("cam", "testpattern://");
+    wait_for_recorded_since(&nvr, id, begin + 3000);
+    let killed_ms = now_ms();
+    nvr.process.kill();
+    // What the store knows after a power cut: another run of the machine.
+    let store = Store::open(&home.path().join("data")).expect("the recorder is gone");
+    let alive_ms = store.reader().last_alive().expect("it can be read").0.expect("it was alive");
+    let boot = Change::Boot("another run of the machine".into(), alive_ms);
+    store.commit(&[boot]).expect("it can be written");
+    drop(store);
+    wait::pause(Duration::from_secs(3));
+    let started_ms = now_ms();
+    let nvr = Nvr::start(home.path());
+    wait_for_recorded_since(&nvr, id, started_ms);
+    let spans = ledger(&nvr, id, killed_ms - 3000);
+    let off = spans.iter().find(|span| span.state == "power_off").expect("it was off");
+    assert!((-2500..=OFF_MS_MAX).contains(&(off.start_ms - killed_ms)), "{killed_ms} {spans:#?}");
+    assert!((started_ms - OFF_MS_MAX..started_ms + 8000).contains(&off.end_ms), "{spans:#?}");
+    assert!(!states(&spans).contains(&"restart"), "{spans:#?}");
+}
+
+#[test]
+fn a_camera_that_falls_silent_within_a_session_loses_that_time() {
+    let home = TempDir::new("ledger_silent");
+    let silence = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&silence);
+    let camera = FakeCamera::playing(Manner::default(), move |peer| {
+        let began = Instant::now();
+        let mut number = 0_u16;
+        for (at_s, length_s) in [(0, 5), (9, 60)] {
+            let until = Duration::from_secs(at_s + length_s);
+            told.lock().expect("no panic").push(now_ms());
+            while began.elapsed() < until {
+                let timestamp = (began.elapsed().as_micros() * 9 / 100) as u32;
+                if !peer.send(&frame(0, &rtp(number, timestamp, true, IDR))) {
+                    return;
+                }
+                number = number.wrapping_add(1);
+                wait::pause(Duration::from_millis(100));
+            }
+            told.lock().expect("no panic").push(now_ms());
+            wait::pause(Duration::from_secs(at_s + length_s + 4).saturating_sub(began.elapsed()));
+        }
+    });
+    let nvr = Nvr::start(home.path());
+    let begin = now_ms();
+    let id = nvr.add_stream("cam", &camera.url());
+    wait_for_recorded_since(&nvr, id, begin + 12_000);
+    let told = silence.lock().expect("no panic").clone();
+    let since_ms = told[1] - 1000;
+    let spans = wait_for_states(&nvr, id, since_ms, &["recorded", "source_loss", "recorded"]);
+    check_moment(spans[1].start_ms, at(told[1]), 0);
+    check_moment(spans[1].end_ms, at(told[2]), 0);
+    drop(nvr);
 }

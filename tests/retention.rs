@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use miniserde::json::Value;
+use rig::fake_clock::FakeClock;
 use rig::json::Look;
 use rig::nvr::{self, Nvr, Recording};
 use rig::temp_dir::TempDir;
@@ -135,4 +136,63 @@ fn a_stream_s_own_limit_holds_for_it_alone() {
     });
     put(&nvr, "/api/v1/streams/0", r#"{"max_storage_size":null}"#);
     assert!(nvr.stream(0).field_if_any("max_storage_size").is_none());
+}
+
+/// Records something of a few seconds; gives it finished.
+fn record_one(nvr: &Nvr) -> Recording {
+    let before = finished(nvr).len();
+    put(nvr, "/api/v1/streams/0", r#"{"record":true}"#);
+    wait::until("something is recorded", WITHIN, || {
+        nvr.recordings("").iter().any(|r| r.in_progress && r.duration >= 1.0).then_some(())
+    });
+    put(nvr, "/api/v1/streams/0", r#"{"record":false}"#);
+    wait::until("it is finished", WITHIN, || {
+        let all = finished(nvr);
+        (all.len() > before).then(|| all.into_iter().last()).flatten()
+    })
+}
+
+#[test]
+fn what_is_older_than_retention_days_goes_and_a_kill_leaves_nothing_half() {
+    let home = TempDir::new("retention_age");
+    let life = |days: i64, streams: &str, act: &dyn Fn(&Nvr) -> Vec<Recording>| {
+        let nvr = Nvr::start_by(home.path(), &FakeClock::new(home.path(), -days * 86_400));
+        if !streams.is_empty() {
+            nvr.json("POST", "/api/v1/streams", Some(streams));
+        }
+        let made = act(&nvr);
+        assert!(nvr.stop().success());
+        made
+    };
+    let stream =
+        r#"{"name":"cam","url":"testpattern://","width":320,"height":240,"fps":10,"record":false}"#;
+    let old = life(40, stream, &|nvr| {
+        let made: Vec<Recording> = (0..3).map(|_| record_one(nvr)).collect();
+        put(nvr, &format!("/api/v1/recordings/{}", made[0].id), r#"{"protected":true}"#);
+        made
+    });
+    let newer = life(20, "", &|nvr| vec![record_one(nvr)]);
+    let mut nvr = Nvr::start(home.path());
+    wait::until("what is older than 30 days has begun to go", WITHIN, || {
+        old[1..].iter().any(|r| !r.path.exists()).then_some(())
+    });
+    nvr.process.kill();
+    let nvr = Nvr::start(home.path());
+    wait::until("it has gone", WITHIN, || {
+        let ids: Vec<u64> = nvr.recordings("").iter().map(|r| r.id).collect();
+        let is_gone = |r: &Recording| !r.path.exists() && !ids.contains(&r.id);
+        old[1..].iter().all(is_gone).then_some(())
+    });
+    assert!(old[0].path.exists() && newer[0].path.exists(), "protected, and not old enough");
+    nvr.set(r#"{"retention_days":10}"#);
+    wait::until("the newer one is too old now", WITHIN, || (!newer[0].path.exists()).then_some(()));
+    assert!(old[0].path.exists(), "it is protected");
+    let at =
+        |days: i64| lightnvr::system::clock::iso_seconds(rig::ledger::now_ms() - days * 86_400_000);
+    let path = format!("/api/v1/streams/0/ledger?start={}&end={}", at(21), at(19));
+    let ledger = nvr.json("GET", &path, None);
+    let states = ledger.field("spans").items().iter().map(|span| span.field("state").text());
+    assert!(states.into_iter().any(|state| state == "deleted"));
+    assert!(nvr.stop().success());
+    assert_eq!(nvr::check(home.path()), (Some(0), String::new()));
 }

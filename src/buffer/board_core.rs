@@ -288,6 +288,19 @@ impl Board {
         self.rings.get_mut(&id).map_or(Take::Empty, Ring::take)
     }
 
+    /// Ring `id` gets packets back that were taken from it last and could not be written. Where they do not begin as a
+    /// file can, what is before the first video keyframe is lost.
+    pub fn put_back(&mut self, id: u32, mut packets: Vec<Arc<Packet>>, can_begin: bool) {
+        let Some(ring) = self.rings.get_mut(&id) else { return };
+        if !can_begin {
+            let key = packets.iter().position(|packet| packet.is_video_key());
+            let kept = packets.split_off(key.unwrap_or(packets.len()));
+            ring.lose_taken(&packets, kept.first().map(|first| (first.seq, first.wall_ms)));
+            packets = kept;
+        }
+        ring.put_back(packets);
+    }
+
     /// Whether `next_op` may have something to do.
     pub fn has_work(&self) -> bool {
         self.busy.is_none()

@@ -238,6 +238,27 @@ impl Ring {
         }
     }
 
+    /// Takes packets back that were taken last and could not be written, by rising numbers. They must begin as a file
+    /// can, and nothing may have been lost behind them.
+    pub fn put_back(&mut self, packets: Vec<Arc<Packet>>) {
+        if self.is_broken {
+            packets.iter().for_each(|packet| self.lose(packet));
+            return;
+        }
+        for packet in packets.into_iter().rev() {
+            self.bytes += packet.cost_bytes();
+            self.front.push_front(packet);
+        }
+    }
+
+    /// Counts packets as lost that were taken and could not be written, up to the one with this number and time.
+    pub fn lose_taken(&mut self, packets: &[Arc<Packet>], next: Option<(u64, i64)>) {
+        packets.iter().for_each(|packet| self.lose(packet));
+        if let Some((seq, at_ms)) = next {
+            self.end_loss(seq, at_ms);
+        }
+    }
+
     /// Whether `drop_group` in RAM would free anything.
     pub fn can_drop(&self) -> bool {
         !self.tail.is_empty()

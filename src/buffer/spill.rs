@@ -337,6 +337,13 @@ impl Feed {
         take
     }
 
+    /// Gives packets back that were taken last and could not be written; unless they `can_begin` a file, from the first
+    /// keyframe on.
+    pub fn put_back(&self, packets: Vec<Arc<Packet>>, can_begin: bool) {
+        self.buffers.board.borrow_mut().put_back(self.id, packets, can_begin);
+        self.buffers.tell_work();
+    }
+
     pub fn set_bytes_max(&self, bytes: usize) {
         self.buffers.board.borrow_mut().set_bytes_max(self.id, bytes);
     }

@@ -45,7 +45,7 @@ impl Gauges {
         loop {
             wait::pause(STORAGE_EVERY).await;
             let root = PathBuf::from(nvr.settings().storage_path);
-            let Ok(pool) = nvr.parts.recordings.disks.pool_for(&root) else { continue };
+            let Ok(pool) = nvr.parts.recordings.disks.pool_for(&root).await else { continue };
             if let Ok(storage) = pool.run(move || storage_of(&root)).await {
                 *self.storage.lock().unwrap_or_else(PoisonError::into_inner) = storage;
             }

@@ -4,6 +4,7 @@
 //! become spans (`ledger/`), what is answered (`api/ledger`).
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -25,6 +26,11 @@ const ALIVE_EVERY: Duration = Duration::from_secs(300);
 /// After a step of the clock nothing is deleted for its age: a wrong time is often put right soon.
 const CLOCK_TRUST_AFTER: Duration = Duration::from_secs(600);
 
+/// How long what was lost waits for the answer whether its disk is slow or stands still.
+const UNDECIDED_MAX: Duration = Duration::from_secs(3);
+/// For so long a disk that answers again still costs what does not fit into memory.
+const LATE_TAIL_MS: i64 = 1000;
+
 /// What the ledger's driver remembers.
 #[derive(Default)]
 pub struct Ledger {
@@ -32,6 +38,9 @@ pub struct Ledger {
     stepped: Cell<Option<Instant>>,
     /// The program was not running since then, until it was started: when that was may be learnt late.
     down: Cell<Option<(i64, State)>>,
+    /// When a disk stood still last, Unix milliseconds, and since when it is not known whether one does.
+    late_ms: Cell<i64>,
+    undecided: Cell<Option<Instant>>,
 }
 
 /// The time since the last sign of life, once the clock knows how long that was.
@@ -132,9 +141,37 @@ impl Nvr {
                 journal.lose(config.id, Span { start_ms, end_ms, ..span });
             }
         });
-        // What the rings had to give up, because the disk stood still or was too slow for all of it.
-        let state = if self.is_round_late() { State::DiskStalled } else { State::Overload };
-        for loss in self.parts.buffers.take_losses() {
+        drop(journal);
+        self.note_ring_losses(&dated);
+    }
+
+    /// What the rings had to give up: the disk refuses it, stands still, or is too slow for all of it.
+    fn note_ring_losses(&self, dated: &dyn Fn(i64) -> i64) {
+        let now_ms = clock::wall_ms();
+        if self.is_disk_late() {
+            self.ledger.late_ms.set(now_ms);
+        } else if self.is_disk_undecided() {
+            // Soon it is known whether it stands still; what stays slow for longer is slow.
+            let since = self.ledger.undecided.get().unwrap_or_else(Instant::now);
+            self.ledger.undecided.set(Some(since));
+            if since.elapsed() <= UNDECIDED_MAX {
+                return;
+            }
+        }
+        self.ledger.undecided.set(None);
+        let mut faults = BTreeMap::new();
+        let losses = self.parts.buffers.take_losses();
+        self.each_stream(|config, hub| {
+            for loss in losses.iter().filter(|loss| loss.stream_id == config.id) {
+                let fault = hub.and_then(|hub| hub.fault_at(loss.from_ms));
+                faults.extend(fault.map(|fault| ((loss.stream_id, loss.first_seq), fault)));
+            }
+        });
+        let mut journal = self.parts.recordings.journal.borrow_mut();
+        for loss in losses {
+            let was_late = loss.from_ms <= self.ledger.late_ms.get() + LATE_TAIL_MS;
+            let slow = if was_late { State::DiskStalled } else { State::Overload };
+            let state = faults.get(&(loss.stream_id, loss.first_seq)).copied().unwrap_or(slow);
             let span = Span { start_ms: dated(loss.from_ms), end_ms: dated(loss.to_ms), state };
             journal.lose(loss.stream_id, span);
         }

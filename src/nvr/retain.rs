@@ -121,7 +121,7 @@ impl Nvr {
     /// What there is, but for finished recordings. A filesystem that does not answer has no size.
     async fn facts(&self) -> Facts {
         let root = PathBuf::from(self.settings().storage_path);
-        let disk = match self.parts.recordings.disks.pool_for(&root) {
+        let disk = match self.parts.recordings.disks.pool_for(&root).await {
             Ok(pool) => pool.run(move || free_of(&root)).await.ok().flatten(),
             Err(_) => None,
         };

@@ -228,7 +228,8 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
     let executor = Rc::new(LocalExecutor::new());
     let disks = Disks::default();
-    let store_pool = disks.pool_for(&data_dir).map_err(|error| format!("disk thread: {error}"))?;
+    let store_pool = smol::block_on(disks.pool_for(&data_dir));
+    let store_pool = store_pool.map_err(|error| format!("disk thread: {error}"))?;
     let codec_threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let codec_threads = codec_threads.saturating_sub(1).clamp(1, CODEC_THREADS_MAX);
     let codec = Pool::start("codec", codec_threads, CODEC_JOBS_MAX)

@@ -80,6 +80,14 @@ pub struct Parts {
     pub started: Instant,
 }
 
+/// A sync round of one disk.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    /// `None`: it is over.
+    since: Option<Instant>,
+    error: Option<&'static str>,
+}
+
 /// The state.
 pub struct Nvr {
     pub parts: Parts,
@@ -90,9 +98,8 @@ pub struct Nvr {
     changes: Receiver<()>,
     /// Recorders of stopped streams whose disk has not answered yet.
     lingering: RefCell<Vec<Task<()>>>,
-    /// When the sync round that is under way began, and what the last one said.
-    round_since: RefCell<Option<Instant>>,
-    round_error: RefCell<Option<&'static str>>,
+    /// Sync rounds that are under way, and what the last one of a disk said if it went wrong.
+    rounds: RefCell<Vec<(Pool, Round)>>,
     /// What became of the last store, if it was damaged.
     lost: RefCell<Option<Lost>>,
     pub swap: Swap,
@@ -115,8 +122,7 @@ impl Nvr {
             changed,
             changes,
             lingering: RefCell::default(),
-            round_since: RefCell::default(),
-            round_error: RefCell::default(),
+            rounds: RefCell::default(),
             lost: RefCell::default(),
             swap: Swap::default(),
             ledger: Ledger::default(),
@@ -332,9 +338,23 @@ impl Nvr {
         self.streams.borrow().get(&id).map(view)
     }
 
-    /// Whether a disk has not answered a sync round for longer than a round takes.
-    pub(super) fn is_round_late(&self) -> bool {
-        self.round_since.borrow().is_some_and(|since| since.elapsed() > 2 * SYNC_EVERY)
+    /// Whether a disk has not answered for longer than a round takes.
+    pub(super) fn is_disk_late(&self) -> bool {
+        self.waits_since().is_some_and(|since| since.elapsed() > 2 * SYNC_EVERY)
+    }
+
+    /// Whether a disk takes longer than usual, and nobody knows yet whether it is slow or stands still.
+    pub(super) fn is_disk_undecided(&self) -> bool {
+        self.waits_since().is_some_and(|since| since.elapsed() > SYNC_EVERY / 4)
+    }
+
+    /// Since when a disk has not answered a write or a sync round.
+    fn waits_since(&self) -> Option<Instant> {
+        self.oldest_round().into_iter().chain(self.parts.recordings.writes_since()).min()
+    }
+
+    fn oldest_round(&self) -> Option<Instant> {
+        self.rounds.borrow().iter().filter_map(|(_, round)| round.since).min()
     }
 
     /// Makes a new snapshot visible to the other threads.
@@ -352,8 +372,9 @@ impl Nvr {
         }
         ailments.extend(self.lost_words().map(str::to_owned));
         let storage = self.parts.recordings.storage_fault();
-        ailments.extend(storage.or(*self.round_error.borrow()).map(str::to_owned));
-        if let Some(since) = *self.round_since.borrow()
+        let rounds_said = || self.rounds.borrow().iter().find_map(|(_, round)| round.error);
+        ailments.extend(storage.or_else(rounds_said).map(str::to_owned));
+        if let Some(since) = self.waits_since()
             && since.elapsed() > ROUND_LATE
         {
             ailments.push(format!("a disk has not answered for {} s", since.elapsed().as_secs()));
@@ -383,25 +404,51 @@ impl Nvr {
         }
     }
 
-    /// Syncs for ever: a round starts every second, or when the last one is over if that took longer.
+    /// Syncs for ever: every second a round starts on each disk that has answered the last one. So one that stands still
+    /// holds up no other.
     pub async fn keep_synced(self: Rc<Self>) {
-        let mut due = Instant::now() + SYNC_EVERY;
-        loop {
-            Timer::at(due).await;
-            due = Instant::now().max(due) + SYNC_EVERY;
-            *self.round_since.borrow_mut() = Some(Instant::now());
-            let done = self.parts.recordings.sync_round().await;
-            *self.round_since.borrow_mut() = None;
-            self.commit_ledger().await;
-            let was = *self.round_error.borrow();
-            let is = done.as_ref().err().map(RecordError::for_owner);
-            // A disk that stays broken is told once, not every second.
-            if is != was
-                && let Err(error) = &done
-            {
-                log::error!("sync round: {error}");
+        let sync = async {
+            let mut due = Instant::now() + SYNC_EVERY;
+            let mut running: Vec<(Pool, Task<()>)> = Vec::new();
+            loop {
+                Timer::at(due).await;
+                due = Instant::now().max(due) + SYNC_EVERY;
+                running.retain(|(_, task)| !task.is_finished());
+                for pool in self.parts.recordings.disks_to_sync() {
+                    if !running.iter().any(|(busy, _)| busy.is_same(&pool)) {
+                        let round = Rc::clone(&self).sync_disk(pool.clone());
+                        running.push((pool, self.parts.executor.spawn(round)));
+                    }
+                }
             }
-            *self.round_error.borrow_mut() = is;
+        };
+        let ledger = async {
+            loop {
+                wait::pause(SYNC_EVERY).await;
+                self.commit_ledger().await;
+            }
+        };
+        smol::future::zip(sync, ledger).await;
+    }
+
+    /// One round on one disk.
+    async fn sync_disk(self: Rc<Self>, pool: Pool) {
+        let began = Instant::now();
+        self.rounds.borrow_mut().push((pool.clone(), Round { since: Some(began), error: None }));
+        let done = self.parts.recordings.sync_disk(&pool).await;
+        let error = done.as_ref().err().map(RecordError::for_owner);
+        let mut rounds = self.rounds.borrow_mut();
+        // What the disk said in the round before goes with it; it is told once, not every second.
+        let was = rounds.iter().find(|(of, round)| of.is_same(&pool) && round.since.is_none());
+        let was = was.and_then(|(_, round)| round.error);
+        rounds.retain(|(of, _)| !of.is_same(&pool));
+        if error.is_some() {
+            rounds.push((pool, Round { since: None, error }));
+        }
+        if error != was
+            && let Err(error) = &done
+        {
+            log::error!("sync round: {error}");
         }
     }
 }

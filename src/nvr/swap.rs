@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use smol::future::poll_once;
+use smol::future::{FutureExt, poll_once};
 
 use super::snapshot::{StreamBuffer, StreamView};
 use super::state::Nvr;
@@ -15,6 +15,7 @@ use crate::buffer::board_core::BufferView;
 use crate::buffer::pressure_core::{Pressure, Sample};
 use crate::buffer::spill::SwapFile;
 use crate::config::settings::Settings;
+use crate::record::RecordError;
 use crate::system::pool::Pool;
 use crate::system::{stats, wait};
 
@@ -24,6 +25,8 @@ const SWAP_BYTES_MIN: u64 = 1 << 20;
 const RETRY_EVERY: Duration = Duration::from_secs(30);
 /// How often the kernel is asked about memory. It is short for seconds before swapping hurts.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
+/// A disk that takes longer to say which one it is will be asked again.
+const DISKS_WITHIN: Duration = Duration::from_millis(500);
 /// A recorder that is so far behind has a disk that does not keep up.
 const BEHIND_MS_MAX: u64 = 5000;
 
@@ -80,6 +83,13 @@ impl Nvr {
             return Err(SwapError::Busy);
         }
         let path = path.to_owned();
+        let not_there = |error: RecordError| {
+            log::warn!("swap file: {error}");
+            SwapError::File(match error {
+                RecordError::Storage(fault) => fault.for_check().to_owned(),
+                _ => "its directory can't be read; it must be in a writable directory".to_owned(),
+            })
+        };
         let at_path = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::FileTooLarge => {
                 SwapError::Size(format!("there is no room for {bytes} bytes at swap_path"))
@@ -91,7 +101,9 @@ impl Nvr {
                 "can't be made ({kind}); it must be an absolute path in a writable directory"
             )),
         };
-        let pool = self.parts.recordings.disks.pool_for(&path).map_err(at_path)?;
+        let pool = self.parts.recordings.disks.pool_for(&path).await.map_err(at_path)?;
+        let dir = path.parent().unwrap_or(&path).to_owned();
+        self.parts.recordings.may_hold_swap(dir).await.map_err(not_there)?;
         let made = pool.run(move || SwapFile::make(&path, bytes)).await;
         let swap = made.map_err(|_| SwapError::Busy)?.map_err(at_path)?;
         Ok(SwapChange::Use(swap, pool))
@@ -102,7 +114,7 @@ impl Nvr {
         let buffers = &self.parts.buffers;
         let old = self.swap.path.borrow().clone();
         let new = match change {
-            SwapChange::Keep => return self.note_disks(old.as_deref()),
+            SwapChange::Keep => return self.note_disks(old.as_deref()).await,
             SwapChange::Remove => {
                 buffers.use_none();
                 None
@@ -113,7 +125,7 @@ impl Nvr {
             }
         };
         *self.swap.error.borrow_mut() = None;
-        self.note_disks(new.as_deref());
+        self.note_disks(new.as_deref()).await;
         *self.swap.path.borrow_mut() = new.clone();
         if old != new
             && let Some(old) = old
@@ -124,7 +136,7 @@ impl Nvr {
 
     /// A name that is not needed any more; what is behind it goes when it has been read.
     async fn remove_swap(&self, path: PathBuf) {
-        let Ok(pool) = self.parts.recordings.disks.pool_for(&path) else { return };
+        let Ok(pool) = self.parts.recordings.disks.pool_for(&path).await else { return };
         let job = move || {
             if let Err(error) = SwapFile::remove(&path) {
                 log::warn!("an old swap file could not be removed: {error}");
@@ -134,15 +146,23 @@ impl Nvr {
         let _ = poll_once(pool.run(job)).await;
     }
 
-    fn note_disks(&self, swap: Option<&Path>) {
+    /// Finds out whether swap file and recordings share a disk. One that does not answer is waited for in the
+    /// background alone: nothing changes until then.
+    async fn note_disks(&self, swap: Option<&Path>) {
         let disks = &self.parts.recordings.disks;
         let storage = PathBuf::from(self.settings().storage_path);
-        let pool = |path: &Path| disks.pool_for(path).ok();
-        let is_same = match (swap.and_then(pool), pool(&storage)) {
-            (Some(swap), Some(storage)) => swap.is_same(&storage),
-            _ => false,
+        let is_same = async {
+            let Some(swap) = swap else { return Some(false) };
+            let (swap, storage) = (disks.pool_for(swap).await, disks.pool_for(&storage).await);
+            Some(swap.ok()?.is_same(&storage.ok()?))
         };
-        self.parts.buffers.set_same_disk(is_same);
+        let too_long = async {
+            wait::pause(DISKS_WITHIN).await;
+            None
+        };
+        if let Some(is_same) = is_same.or(too_long).await {
+            self.parts.buffers.set_same_disk(is_same);
+        }
     }
 
     /// Makes the swap file after the start, and tries again for ever where that fails.
@@ -169,7 +189,7 @@ impl Nvr {
             wait::pause(RETRY_EVERY).await;
             // A disk may have been mounted where there was none.
             let path = self.swap.path.borrow().clone();
-            self.note_disks(path.as_deref());
+            self.note_disks(path.as_deref()).await;
         }
     }
 

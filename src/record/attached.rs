@@ -165,7 +165,8 @@ impl OpenRecordings {
     }
 
     async fn attach(&self, root: &Path, consent: Consent) -> Result<Attached, RecordError> {
-        let pool = self.disks.pool_for(root).map_err(|error| RecordError::disk(root, &error))?;
+        let pool =
+            self.disks.pool_for(root).await.map_err(|error| RecordError::disk(root, &error))?;
         let (opener, store, root) = (Arc::clone(&self.opener), self.store.clone(), root.to_owned());
         let job = move || {
             let disk = storage::attach(&opener, &store, &root, consent)?;
@@ -233,11 +234,30 @@ impl OpenRecordings {
 
     /// Makes sure that `root` could be the storage. One that is not there, or not ours, is not touched.
     pub async fn probe(&self, root: PathBuf) -> Result<(), RecordError> {
-        let pool = self.disks.pool_for(&root).map_err(|error| RecordError::disk(&root, &error))?;
+        let pool =
+            self.disks.pool_for(&root).await.map_err(|error| RecordError::disk(&root, &error))?;
         let (opener, store) = (Arc::clone(&self.opener), self.store.clone());
         let job = move || match storage::look(&opener, &store, &root)? {
             Ok(_) => disk::probe(&root),
             Err(_) => Ok(()),
+        };
+        pool.run(job).await.map_err(RecordError::Pool)?
+    }
+
+    /// Makes sure that a swap file in `dir` lands on the disk that it was meant for: a directory on another device than
+    /// the data directory is marked as a storage is, and one that is known must have its marker.
+    pub async fn may_hold_swap(&self, dir: PathBuf) -> Result<(), RecordError> {
+        let pool =
+            self.disks.pool_for(&dir).await.map_err(|error| RecordError::disk(&dir, &error))?;
+        let (opener, store) = (Arc::clone(&self.opener), self.store.clone());
+        let is_elsewhere = !pool.is_same(&self.store_pool);
+        let job = move || {
+            let known =
+                store.reader().storage(&dir.to_string_lossy()).map_err(RecordError::Store)?;
+            if known.is_none() && !is_elsewhere {
+                return Ok(());
+            }
+            storage::attach(&opener, &store, &dir, Consent::No).map(drop)
         };
         pool.run(job).await.map_err(RecordError::Pool)?
     }

@@ -224,10 +224,20 @@ impl Cutter {
         self.held_audio.clear();
     }
 
-    /// Forgets the file that is open, because the disk refused it; goes on at the next keyframe.
-    pub fn abandon(&mut self) {
-        self.segment = None;
-        self.waiting = None;
+    /// Forgets the file that is open, because the disk refused it; gives all packets back that are in no fragment, by
+    /// their numbers.
+    pub fn abandon(&mut self) -> Vec<Arc<Packet>> {
+        let mut packets: Vec<_> = self.held_audio.drain(..).collect();
+        if let Some(segment) = self.segment.take() {
+            packets.extend(segment.pending_video);
+            packets.extend(segment.pending_audio.into_iter().map(|(_, packet)| packet));
+        }
+        if let Some(waiting) = self.waiting.take() {
+            packets.push(waiting.key);
+            packets.extend(waiting.behind);
+        }
+        packets.sort_unstable_by_key(|packet| packet.seq);
+        packets
     }
 
     /// Until when nothing follows from pictures that are no keyframes: a decoding time of the run. Whoever hands packets

@@ -4,12 +4,13 @@
 //! the name of a recording's file. Not in here: order of sync and rows (`open`), whether the storage is the right one
 //! (`storage`). One thread per storage device, so that a stalled card delays nothing else.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -74,31 +75,87 @@ pub type Opener = Arc<dyn Fn(&Path) -> io::Result<Arc<dyn Disk>> + Send + Sync>;
 
 /// The disk threads, by device number.
 #[derive(Debug, Default)]
-pub struct Disks(RefCell<Vec<(u64, Pool)>>);
+pub struct Disks {
+    pools: RefCell<Vec<(u64, Pool)>>,
+    /// Which thread looked after a path last: it is asked first where the path leads, for only it may have to wait.
+    paths: RefCell<BTreeMap<PathBuf, Pool>>,
+    /// Threads that wait for the first answer of a path.
+    asking: Cell<usize>,
+}
+
+/// Paths that are remembered; then all are asked anew.
+const PATHS_MAX: usize = 32;
+/// Paths that do not answer, such as those of a server that is gone; a further one is refused.
+const ASKING_MAX: usize = 4;
+
+/// One that is asked for the first time; counted for as long as it has not answered.
+struct Asking<'a>(&'a Cell<usize>);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
 
 impl Disks {
     /// All threads that there are.
     pub fn pools(&self) -> Vec<Pool> {
-        self.0.borrow().iter().map(|(_, pool)| pool.clone()).collect()
+        self.pools.borrow().iter().map(|(_, pool)| pool.clone()).collect()
     }
 
-    /// The thread for the device that holds `path`, or its nearest ancestor that exists.
-    pub fn pool_for(&self, path: &Path) -> std::io::Result<Pool> {
-        let metadata = path.ancestors().find_map(|place| std::fs::metadata(place).ok());
-        let device = metadata.ok_or_else(|| std::io::Error::from(ErrorKind::NotFound))?.dev();
-        let mut pools = self.0.borrow_mut();
+    /// The thread for the device that holds `path`, or its nearest ancestor that exists. A path that does not answer
+    /// holds up whoever asks for it, and nobody else.
+    pub async fn pool_for(&self, path: &Path) -> io::Result<Pool> {
+        let known = self.paths.borrow().get(path).cloned();
+        let (asked, _asking) = match known {
+            Some(pool) => (pool, None),
+            None => {
+                if self.asking.get() >= ASKING_MAX {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                self.asking.set(self.asking.get() + 1);
+                let asking = Asking(&self.asking);
+                let first = self.pools.borrow().len();
+                (Pool::start_from("disk", first, 1, DISK_JOBS_MAX)?, Some(asking))
+            }
+        };
+        let place = path.to_owned();
+        let device = asked.run(move || device_of(&place)).await;
+        let device = device.map_err(|_| io::Error::from(ErrorKind::WouldBlock))??;
+        let pool = self.pool_of(device, asked);
+        let mut paths = self.paths.borrow_mut();
+        if paths.len() >= PATHS_MAX {
+            paths.clear();
+        }
+        paths.insert(path.to_owned(), pool.clone());
+        Ok(pool)
+    }
+
+    /// The thread of a device; `asked` becomes it if it has none yet and belongs to no other.
+    fn pool_of(&self, device: u64, asked: Pool) -> Pool {
+        let mut pools = self.pools.borrow_mut();
         if let Some((_, pool)) = pools.iter().find(|(known, _)| *known == device) {
-            return Ok(pool.clone());
+            return pool.clone();
         }
         if pools.len() >= DISKS_MAX
             && let Some((_, last)) = pools.last()
         {
-            return Ok(last.clone());
+            return last.clone();
         }
-        let pool = Pool::start_from("disk", pools.len(), 1, DISK_JOBS_MAX)?;
-        pools.push((device, pool.clone()));
-        Ok(pool)
+        let is_taken = pools.iter().any(|(_, pool)| pool.is_same(&asked));
+        let own = if is_taken {
+            Pool::start_from("disk", pools.len(), 1, DISK_JOBS_MAX).unwrap_or(asked)
+        } else {
+            asked
+        };
+        pools.push((device, own.clone()));
+        own
     }
+}
+
+fn device_of(path: &Path) -> io::Result<u64> {
+    let metadata = path.ancestors().find_map(|place| std::fs::metadata(place).ok());
+    Ok(metadata.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?.dev())
 }
 
 /// The error of opening something that is no regular file: a link, a pipe, a device, a directory.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::RecordError;
@@ -25,6 +25,9 @@ use crate::store::row::RecordingRow;
 use crate::store::{Change, Store};
 use crate::system::pool::Pool;
 use crate::system::{clock, stats};
+
+/// Files synced in one job of the disk's thread: what is to be written meanwhile gets its turn in between.
+const SYNCED_AT_ONCE: usize = 16;
 
 /// One file that is being written.
 struct Open {
@@ -43,6 +46,13 @@ struct Open {
     is_torn: bool,
 }
 
+impl Open {
+    fn wants_sync(&self) -> bool {
+        let is_synced = self.has_row && self.created.progress().0 == self.row.size;
+        !self.is_finishing && !self.is_torn && !is_synced
+    }
+}
+
 /// All of them, shared by the writers of all streams.
 pub struct OpenRecordings {
     pub store: Store,
@@ -58,10 +68,32 @@ pub struct OpenRecordings {
     pub(super) own: OwnFiles,
     pub(super) next_id: Arc<AtomicU64>,
     open: RefCell<BTreeMap<u64, Open>>,
+    /// Writes that are under way, by number.
+    writes: RefCell<BTreeMap<u64, Write>>,
+    next_write: Cell<u64>,
     /// Goes into every row.
     pub boot: u64,
     /// What this life has to date anew, and whether that is done.
     pub(super) redating: RefCell<Redating>,
+}
+
+/// Ends with the write, also where nobody waits for it any more.
+struct UnderWay<'a> {
+    writes: &'a RefCell<BTreeMap<u64, Write>>,
+    number: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.writes.borrow_mut().remove(&self.number);
+    }
+}
+
+/// A write, and whether the disk has answered: whoever asked for it may look much later.
+#[derive(Debug)]
+struct Write {
+    since: Instant,
+    is_over: Arc<AtomicBool>,
 }
 
 /// What a round syncs of one file.
@@ -93,6 +125,8 @@ impl OpenRecordings {
             own: OwnFiles::default(),
             next_id: Arc::new(AtomicU64::new(next_id)),
             open: RefCell::default(),
+            writes: RefCell::default(),
+            next_write: Cell::new(0),
             boot: stats::boot_number(),
             redating: RefCell::default(),
         })
@@ -138,6 +172,32 @@ impl OpenRecordings {
         self.open.borrow().values().map(|open| open.row.path.clone()).collect()
     }
 
+    /// Since when the oldest write that is under way waits for its disk.
+    pub fn writes_since(&self) -> Option<Instant> {
+        let writes = self.writes.borrow();
+        let waiting = writes.values().filter(|write| !write.is_over.load(Ordering::Relaxed));
+        waiting.map(|write| write.since).min()
+    }
+
+    /// A write on the disk's thread; for as long as this lives, it counts as under way.
+    async fn write<T: Send + 'static>(
+        &self,
+        pool: &Pool,
+        job: impl FnOnce() -> Result<T, RecordError> + Send + 'static,
+    ) -> Result<T, RecordError> {
+        let number = self.next_write.replace(self.next_write.get() + 1);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let write = Write { since: Instant::now(), is_over: Arc::clone(&is_over) };
+        self.writes.borrow_mut().insert(number, write);
+        let _under_way = UnderWay { writes: &self.writes, number };
+        let job = move || {
+            let done = job();
+            is_over.store(true, Ordering::Relaxed);
+            done
+        };
+        pool.run(job).await.map_err(RecordError::Pool).and_then(|done| done)
+    }
+
     /// Makes a file with its first fragment; answers the recording's id.
     pub async fn create(
         &self,
@@ -164,7 +224,7 @@ impl OpenRecordings {
             }
             Ok(created)
         };
-        let created = pool.run(job).await.map_err(RecordError::Pool).and_then(|done| done);
+        let created = self.write(&pool, job).await;
         if let Err(RecordError::Storage(_)) = &created {
             self.look_again();
         }
@@ -210,7 +270,7 @@ impl OpenRecordings {
             return Err(fault);
         }
         let job = move || created.append(&[&fragment.head], &fragment.packets, fragment.end_ms);
-        pool.run(job).await.map_err(RecordError::Pool)?
+        self.write(&pool, job).await
     }
 
     /// Ends recording `id`: patches its head, syncs it, writes its last row. Also called with no patches after
@@ -241,7 +301,7 @@ impl OpenRecordings {
             last.patch(&patches)?;
             last.sync(is_new)
         };
-        let mut done = pool.run(job).await.map_err(RecordError::Pool).and_then(|done| done);
+        let mut done = self.write(&pool, job).await;
         let sure = if done.is_ok() { size } else { sure };
         if done.is_ok() {
             done = self.commit(vec![Change::PutRecording(row.clone())]).await;
@@ -255,41 +315,57 @@ impl OpenRecordings {
         done
     }
 
-    /// Makes what was appended since the last round permanent, for all open files at once, one batch per disk;
-    /// then the rows of new files, in one transaction. Answers the first error; the other files are synced all the same.
+    /// Makes what was appended since the last round permanent, on one disk after the other. Answers the first error; the
+    /// other files are synced all the same.
     pub async fn sync_round(&self) -> Result<(), RecordError> {
-        let mut batches: Vec<(Pool, Vec<Appended>)> = Vec::new();
-        for (id, open) in self.open.borrow().iter() {
-            let (size, end_ms) = open.created.progress();
-            if open.is_finishing || open.is_torn || (open.has_row && size == open.row.size) {
-                continue;
-            }
-            let appended = Appended {
-                id: *id,
-                created: Arc::clone(&open.created),
-                size,
-                end_ms,
-                is_new: !open.is_named,
-            };
-            match batches.iter_mut().find(|(pool, _)| pool.is_same(&open.pool)) {
-                Some((_, batch)) => batch.push(appended),
-                None => batches.push((open.pool.clone(), vec![appended])),
-            }
-        }
         let mut result = Ok(());
-        for (pool, batch) in batches {
-            let synced = pool.run(move || sync_batch(batch)).await.map_err(RecordError::Pool);
-            let done = match synced {
-                Ok((batch, torn)) => {
-                    let first = torn.first().map(|(_, error)| error.clone());
-                    self.note_torn(torn);
-                    self.note_synced(batch).await.and(first.map_or(Ok(()), Err))
-                }
-                Err(error) => Err(error),
-            };
+        for pool in self.disks_to_sync() {
+            let done = self.sync_disk(&pool).await;
             result = result.and(done);
         }
         result
+    }
+
+    /// The disks on which something is to be made permanent.
+    pub fn disks_to_sync(&self) -> Vec<Pool> {
+        let mut pools: Vec<Pool> = Vec::new();
+        for open in self.open.borrow().values().filter(|open| open.wants_sync()) {
+            if !pools.iter().any(|pool| pool.is_same(&open.pool)) {
+                pools.push(open.pool.clone());
+            }
+        }
+        pools
+    }
+
+    /// Makes what was appended since the last round permanent, for all open files of one disk at once; then the rows of
+    /// new files, in one transaction. Answers the first error; the other files are synced all the same.
+    pub async fn sync_disk(&self, pool: &Pool) -> Result<(), RecordError> {
+        let mut batch = Vec::new();
+        for (id, open) in self.open.borrow().iter() {
+            if open.wants_sync() && open.pool.is_same(pool) {
+                let (size, end_ms) = open.created.progress();
+                let (created, is_new) = (Arc::clone(&open.created), !open.is_named);
+                batch.push(Appended { id: *id, created, size, end_ms, is_new });
+            }
+        }
+        let (mut result, mut synced) = (Ok(()), Vec::with_capacity(batch.len()));
+        while !batch.is_empty() {
+            let rest = batch.split_off(batch.len().min(SYNCED_AT_ONCE));
+            let part = std::mem::replace(&mut batch, rest);
+            match pool.run(move || sync_batch(part)).await {
+                Ok((part, torn)) => {
+                    let first = torn.first().map(|(_, error)| error.clone());
+                    self.note_torn(torn);
+                    synced.extend(part);
+                    result = result.and(first.map_or(Ok(()), Err));
+                }
+                Err(error) => {
+                    result = result.and(Err(RecordError::Pool(error)));
+                    break;
+                }
+            }
+        }
+        result.and(self.note_synced(synced).await)
     }
 
     /// A failed sync is never tried again: the second would answer `Ok` for pages that the kernel has given up. The

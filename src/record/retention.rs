@@ -15,11 +15,14 @@ use super::open::OpenRecordings;
 use super::recovery::split_path;
 use super::retention_core::{Candidate, Facts, Hold, Planner, Policy};
 use super::storage;
+use crate::ledger::clock_core;
 use crate::nvr::snapshot::Forecast;
 use crate::store::{Change, StoreError, StoreReader};
 
 /// Recordings of one round; the next one follows at once if there are more.
 pub const DOOMED_MAX: usize = 64;
+/// Behind all recordings that were made before the clock was set.
+const UNDATED: Option<(i64, u64)> = Some((clock_core::SET_SINCE_MS - 1, u64::MAX - 1));
 /// Garbage rows of one sweep.
 const GARBAGE_MAX: usize = 256;
 
@@ -48,10 +51,12 @@ pub fn plan(
     root: &Path,
     held: &BTreeSet<u32>,
 ) -> Result<Round, StoreError> {
-    let mut heads = BTreeMap::new();
+    // What is of unknown age is the oldest for whoever needs room, but has no age to be too old.
+    let (mut heads, mut dated) = (BTreeMap::new(), BTreeMap::new());
     for (stream_id, totals) in reader.totals()? {
         facts.streams.entry(stream_id).or_default().bytes += totals.bytes;
         heads.extend(head(reader, stream_id, None)?.map(|head| (stream_id, head)));
+        dated.extend(head(reader, stream_id, UNDATED)?.map(|head| (stream_id, head)));
     }
     let ids: Vec<u32> = facts.streams.keys().copied().collect();
     let all: Vec<u32> = heads.keys().copied().collect();
@@ -59,7 +64,7 @@ pub fn plan(
     let mut round = Round::default();
     let mut gone = BTreeSet::new();
     while round.doomed.len() < DOOMED_MAX {
-        let picked = match planner.pick(&heads) {
+        let picked = match planner.pick(&heads, &dated) {
             Some(picked) => Some(picked),
             None if planner.is_disk_short() => oldest_below(reader, &all, root, &gone)?,
             None => None,
@@ -69,8 +74,13 @@ pub fn plan(
         gone.insert(picked.id);
         if heads.get(&picked.stream_id) == Some(&picked) {
             heads.remove(&picked.stream_id);
-            let next = next_left(reader, picked.stream_id, &gone)?;
+            let next = next_left(reader, picked.stream_id, None, &gone)?;
             heads.extend(next.map(|next| (picked.stream_id, next)));
+        }
+        if dated.get(&picked.stream_id) == Some(&picked) {
+            dated.remove(&picked.stream_id);
+            let next = next_left(reader, picked.stream_id, UNDATED, &gone)?;
+            dated.extend(next.map(|next| (picked.stream_id, next)));
         }
         if let Some(row) = reader.recording(picked.id)? {
             round.doomed.push(Doomed { id: row.id, path: row.path });
@@ -99,13 +109,14 @@ fn head(
     }))
 }
 
-/// The oldest recording of a stream that may go and is not in `gone`.
+/// The oldest recording of a stream that may go and is not in `gone`, behind that start and id.
 fn next_left(
     reader: &StoreReader,
     stream_id: u32,
+    behind: Option<(i64, u64)>,
     gone: &BTreeSet<u64>,
 ) -> Result<Option<Candidate>, StoreError> {
-    let mut next = head(reader, stream_id, None)?;
+    let mut next = head(reader, stream_id, behind)?;
     while let Some(found) = next.filter(|found| gone.contains(&found.id)) {
         next = head(reader, stream_id, Some((found.start_ms, found.id)))?;
     }
@@ -122,7 +133,7 @@ fn oldest_below(
 ) -> Result<Option<Candidate>, StoreError> {
     let mut oldest: Option<Candidate> = None;
     for &stream_id in streams {
-        let mut next = next_left(reader, stream_id, gone)?;
+        let mut next = next_left(reader, stream_id, None, gone)?;
         while let Some(found) = next {
             if oldest.is_some_and(|oldest| oldest.start_ms <= found.start_ms) {
                 break;
@@ -181,7 +192,8 @@ async fn remove_file(recordings: &OpenRecordings, path: &str) -> Result<(), Reco
     recordings.may_remove(Path::new(path))?;
     let Some((place, name)) = split_path(path) else { return Ok(()) };
     let (place, name) = (place.to_owned(), name.to_owned());
-    let pool = recordings.disks.pool_for(&place).map_err(|e| RecordError::disk(&place, &e))?;
+    let pool =
+        recordings.disks.pool_for(&place).await.map_err(|e| RecordError::disk(&place, &e))?;
     let attached = recordings.attached().ok().filter(|(root, _)| *root == place);
     let disk = attached.map(|(_, attached)| attached.disk);
     let (opener, store) = (Arc::clone(&recordings.opener), recordings.store.clone());

@@ -137,14 +137,20 @@ impl<'a> Planner<'a> {
         Self { policy, facts }
     }
 
-    /// Which of the streams' oldest recordings goes now, if any; the caller then tells `take`.
-    pub fn pick(&self, heads: &BTreeMap<u32, Candidate>) -> Option<Candidate> {
+    /// Which of the streams' oldest recordings goes now, if any; the caller then tells `take`. `dated` are the oldest of
+    /// known age.
+    pub fn pick(
+        &self,
+        heads: &BTreeMap<u32, Candidate>,
+        dated: &BTreeMap<u32, Candidate>,
+    ) -> Option<Candidate> {
         let oldest = |wanted: &dyn Fn(&Candidate) -> bool| {
             let wanted = heads.values().filter(|head| wanted(head));
             wanted.min_by_key(|head| (head.start_ms, head.id)).copied()
         };
-        if let Some(expired) = oldest(&|head| self.is_expired(head)) {
-            return Some(expired);
+        let expired = dated.values().filter(|head| self.is_expired(head));
+        if let Some(expired) = expired.min_by_key(|head| (head.start_ms, head.id)) {
+            return Some(*expired);
         }
         if !self.policy.auto_delete_oldest {
             return None;

@@ -1,12 +1,14 @@
 //! Writes one stream's recordings: takes packets from its hub at the disk's pace.
 //!
 //! In here: the loop between hub, cutter and disk, and what happens when the disk refuses: what was written is
-//! kept as a recording, the ring goes on holding packets, and writing is tried again from a keyframe on.
+//! kept as a recording, what was not goes back into the ring, and writing is tried again from a keyframe on. So a disk
+//! that is out of order for a while costs the rest of one group of pictures, and what the ring can't hold.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use super::RecordError;
 use super::cut_core::{Cut, CutConfig, Cutter, Opening};
 use super::open::OpenRecordings;
 use crate::buffer::ring::Take;
+use crate::media::packet::Packet;
 use crate::stream::hub::Hub;
 use crate::system::wait::{self, Stopping};
 
@@ -37,6 +40,16 @@ struct Writing {
     /// The fragment that is on its way to the disk. Nobody is woken when it is there: the next one is a second away,
     /// and waking costs more than the rest of it.
     appending: Option<Appending>,
+    /// Its packets, or those of the file's first fragment, until the disk has said yes.
+    unsure: Vec<Arc<Packet>>,
+}
+
+/// What the disk did not take.
+struct Refused {
+    error: RecordError,
+    packets: Vec<Arc<Packet>>,
+    /// Whether a file can begin with them: what goes on in the middle of one can't.
+    can_begin: bool,
 }
 
 /// Runs until `stop` asks; then what waits is written and the file finished.
@@ -67,7 +80,7 @@ pub async fn run(
                 hub.set_record_error(None);
                 hub.set_record_state(None);
             }
-            Err(error) => {
+            Err(Refused { error, mut packets, can_begin }) => {
                 // A disk that stays broken is told once, not at every try.
                 if hub.record_error() != Some(error.for_owner()) {
                     let stream_id = config.borrow().stream_id;
@@ -76,7 +89,11 @@ pub async fn run(
                 hub.set_record_error(Some(error.for_owner()));
                 hub.set_record_state(Some(error.state()));
                 writing.give_up(&recordings).await;
-                cutter.abandon();
+                packets.extend(cutter.abandon());
+                packets.sort_unstable_by_key(|packet| packet.seq);
+                if !stop.is_asked() {
+                    hub.put_back(packets, can_begin);
+                }
                 wait_for_storage(&hub, &recordings, &stop).await;
             }
         }
@@ -112,19 +129,30 @@ async fn wait_for_storage(hub: &Hub, recordings: &OpenRecordings, stop: &Stoppin
 }
 
 impl Writing {
-    /// Answers whether something was written; after an error the rest is dropped.
+    /// Answers whether something was written.
     async fn carry_out_all(
         &mut self,
         cuts: &mut Vec<Cut>,
         recordings: &Rc<OpenRecordings>,
         config: &RefCell<CutConfig>,
-    ) -> Result<bool, RecordError> {
-        self.look()?;
+    ) -> Result<bool, Refused> {
         let mut is_written = false;
-        for cut in cuts.drain(..) {
-            is_written |= self.carry_out(cut, recordings, config).await?;
+        let mut due = cuts.drain(..);
+        let mut done = self.look();
+        loop {
+            if let Err(error) = done {
+                let can_begin = self.id.is_none() || self.unsure.is_empty();
+                let mut packets = std::mem::take(&mut self.unsure);
+                packets.extend(due.flat_map(|cut| match cut {
+                    Cut::Fragment(fragment) => fragment.packets,
+                    Cut::Open(_) | Cut::Finish { .. } => Vec::new(),
+                }));
+                return Err(Refused { error, packets, can_begin });
+            }
+            let Some(cut) = due.next() else { return Ok(is_written) };
+            let carried_out = self.carry_out(cut, recordings, config).await;
+            done = carried_out.map(|is_more| is_written |= is_more);
         }
-        Ok(is_written)
     }
 
     async fn carry_out(
@@ -144,10 +172,14 @@ impl Writing {
                         let config = config.borrow();
                         (config.stream_id, config.stream_name.clone())
                     };
+                    self.unsure.clone_from(&fragment.packets);
                     self.id = Some(recordings.create(stream_id, &name, opening, fragment).await?);
+                    self.unsure.clear();
                 }
                 (None, Some(id)) => {
-                    self.settle().await?;
+                    let settled = self.settle().await;
+                    self.unsure.extend_from_slice(&fragment.packets);
+                    settled?;
                     let recordings = Rc::clone(recordings);
                     let appending = async move { recordings.append(id, fragment).await };
                     self.appending = Some(Box::pin(appending));
@@ -168,10 +200,11 @@ impl Writing {
 
     /// Waits for the fragment that is on its way.
     async fn settle(&mut self) -> Result<(), RecordError> {
-        match self.appending.take() {
-            Some(appending) => appending.await,
-            None => Ok(()),
+        if let Some(appending) = self.appending.take() {
+            appending.await?;
+            self.unsure.clear();
         }
+        Ok(())
     }
 
     /// The same without waiting, and without being woken.
@@ -181,6 +214,9 @@ impl Writing {
             Poll::Pending => Ok(()),
             Poll::Ready(done) => {
                 self.appending = None;
+                if done.is_ok() {
+                    self.unsure.clear();
+                }
                 done
             }
         }

@@ -34,6 +34,8 @@ const ADVICE_MAX: usize = 8;
 const REST_PART: usize = 8;
 const REST_BYTES_MAX: usize = 256 << 10;
 
+/// For so long a fault of the disk that is over still costs what does not fit into memory.
+const FAULT_TAIL_MS: i64 = 2000;
 /// Silence within a run that is a loss.
 const LOSS_MS_MIN: i64 = 2000;
 /// Losses that wait to be taken, which happens every second; beyond it the last one grows.
@@ -52,6 +54,8 @@ struct State {
     record_error: Option<&'static str>,
     /// The same for the ledger.
     record_state: Option<LedgerState>,
+    /// The last fault of the disk, and when it was over, Unix milliseconds.
+    fault_over: Option<(LedgerState, i64)>,
     /// Retention allows no writing; why.
     hold: Option<&'static str>,
     last_video: Option<LastVideo>,
@@ -157,6 +161,7 @@ impl Hub {
             no_sound: None,
             record_error: None,
             record_state: None,
+            fault_over: None,
             hold: None,
             last_video: None,
             losses: Vec::new(),
@@ -316,7 +321,11 @@ impl Hub {
 
     /// The same for the ledger.
     pub fn set_record_state(&self, record_state: Option<LedgerState>) {
-        self.state.borrow_mut().record_state = record_state;
+        let mut state = self.state.borrow_mut();
+        if let (Some(was), None) = (state.record_state, record_state) {
+            state.fault_over = Some((was, clock::wall_ms()));
+        }
+        state.record_state = record_state;
     }
 
     /// Retention allows no writing for this reason, or does again.
@@ -373,6 +382,20 @@ impl Hub {
             self.untaken.set(0);
         }
         take
+    }
+
+    /// Gives packets back that were taken last and could not be written; unless they `can_begin` a file, from the first
+    /// keyframe on.
+    pub fn put_back(&self, packets: Vec<Arc<Packet>>, can_begin: bool) {
+        self.feed.put_back(packets, can_begin);
+    }
+
+    /// Why something from this time (Unix milliseconds) could not be written, if the disk refuses it, or did so until
+    /// just before.
+    pub fn fault_at(&self, at_ms: i64) -> Option<LedgerState> {
+        let state = self.state.borrow();
+        let over = state.fault_over.filter(|(_, over_ms)| at_ms <= over_ms + FAULT_TAIL_MS);
+        state.record_state.or(over.map(|(fault, _)| fault))
     }
 
     /// Whether nothing more will come for the file that is open: no run, or no recording wanted.

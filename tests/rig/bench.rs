@@ -7,12 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lightnvr::api::query::LedgerQuery;
+use lightnvr::api::{self, Ctx, MachineStats};
 use lightnvr::buffer::spill::Buffers;
 use lightnvr::config::settings::Settings;
 use lightnvr::config::stream::{StreamConfig, StreamPatch};
 use lightnvr::http::auth::Auth;
 use lightnvr::live::jpeg::Pictures;
 use lightnvr::live::service::Live;
+use lightnvr::nvr::command::command_queue;
 use lightnvr::nvr::snapshot::{Snapshot, SnapshotCell};
 use lightnvr::nvr::state::{Nvr, Parts, live_config};
 use lightnvr::record::disk::Disks;
@@ -25,6 +28,8 @@ use smol::future::FutureExt;
 use smol::{LocalExecutor, Timer};
 
 use super::fault_disk::Faults;
+use super::ledger::{self, Span};
+use super::{json, mp4};
 
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
@@ -33,13 +38,36 @@ pub struct Bench {
     pub faults: Faults,
     pub nvr: Rc<Nvr>,
     pub store: Store,
-    root: PathBuf,
+    pub root: PathBuf,
 }
+
+/// What a recorder may hold in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// KiB of each stream.
+    pub ring: u32,
+    /// Bytes that all streams may borrow.
+    pub shared: usize,
+}
+
+/// More than any of these tests needs.
+pub const PLENTY: Memory = Memory { ring: 1024, shared: 64 << 20 };
+/// Less than a second of the test picture.
+pub const TIGHT: Memory = Memory { ring: 8, shared: 0 };
 
 /// Runs `body` with a recorder on `home`, one stream of a test picture, and ends it in order.
 pub fn run<F: Future<Output = ()>>(home: &Path, body: impl FnOnce(Rc<Bench>) -> F) {
+    run_with(home, PLENTY, body);
+}
+
+/// The same with so much memory.
+pub fn run_with<F: Future<Output = ()>>(
+    home: &Path,
+    memory: Memory,
+    body: impl FnOnce(Rc<Bench>) -> F,
+) {
     let executor = Rc::new(LocalExecutor::new());
-    let bench = Rc::new(Bench::new(home, &executor));
+    let bench = Rc::new(Bench::new(home, memory, &executor));
     let is_done = Cell::new(false);
     let main = async {
         let nvr = Rc::clone(&bench.nvr);
@@ -63,8 +91,21 @@ pub fn run<F: Future<Output = ()>>(home: &Path, body: impl FnOnce(Rc<Bench>) -> 
     assert_eq!(findings.expect("the check can be made"), Vec::<String>::new());
 }
 
+/// A stream of a small test picture.
+pub fn stream(id: u32) -> StreamConfig {
+    let patch = StreamPatch {
+        name: Some(format!("Tor {id}")),
+        url: Some("testpattern://".into()),
+        width: Some(320),
+        height: Some(240),
+        fps: Some(10),
+        ..StreamPatch::default()
+    };
+    StreamConfig::from_patch(id, &patch).expect("a stream")
+}
+
 impl Bench {
-    fn new(home: &Path, executor: &Rc<LocalExecutor<'static>>) -> Self {
+    fn new(home: &Path, memory: Memory, executor: &Rc<LocalExecutor<'static>>) -> Self {
         let root = home.join("storage");
         let store = Store::open(home).expect("a store");
         let faults = Faults::default();
@@ -72,7 +113,8 @@ impl Bench {
         // The store is on a disk of its own that does not fail.
         let store_pool = Pool::start("store", 1, 64).expect("a thread");
         let codec = Pool::start("codec", 1, 64).expect("a thread");
-        let settings = Settings::new(root.to_string_lossy().into_owned());
+        let mut settings = Settings::new(root.to_string_lossy().into_owned());
+        settings.buffer_size = memory.ring;
         let opener = faults.opener();
         let recordings =
             OpenRecordings::new(store.clone(), store_pool, disks, opener, root.clone(), 1);
@@ -86,7 +128,7 @@ impl Bench {
             )),
             codec,
             recordings,
-            buffers: Buffers::new(64 << 20, started),
+            buffers: Buffers::new(memory.shared, started),
             cell: SnapshotCell::new(Snapshot {
                 streams: Vec::new(),
                 settings: settings.clone(),
@@ -100,15 +142,7 @@ impl Bench {
             started,
         };
         let nvr = Nvr::new(parts, settings, 0);
-        let patch = StreamPatch {
-            name: Some("Tor".into()),
-            url: Some("testpattern://".into()),
-            width: Some(320),
-            height: Some(240),
-            fps: Some(10),
-            ..StreamPatch::default()
-        };
-        nvr.add_stream(StreamConfig::from_patch(0, &patch).expect("a stream"));
+        nvr.add_stream(stream(0));
         Self { faults, nvr, store, root }
     }
 
@@ -131,6 +165,39 @@ impl Bench {
             assert!(Instant::now() < end, "{within:?} in vain: {what}: {:?}", self.snapshot());
             Timer::after(POLL_EVERY).await;
         }
+    }
+
+    /// The ledger of the stream between two times, Unix milliseconds, as the API answers it.
+    pub fn ledger(&self, start_ms: i64, end_ms: i64) -> Vec<Span> {
+        let ctx = Ctx {
+            snapshot: self.nvr.parts.cell.clone(),
+            commands: command_queue().0,
+            store: self.store.reader(),
+            started: self.nvr.parts.started,
+            machine: Arc::new(MachineStats::default),
+        };
+        let query = LedgerQuery { start_ms: Some(start_ms), end_ms: Some(end_ms) };
+        match api::ledger::get(&ctx, 0, &query).expect("an answer") {
+            api::Reply::Json(text) => ledger::read(&json::parse(&text), start_ms),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// When each picture on the disk was taken, Unix milliseconds, by ffprobe.
+    pub fn pictures(&self) -> Vec<i64> {
+        let running = self.snapshot();
+        let running =
+            running.running.iter().map(|running| (running.path.clone(), running.start_ms));
+        let rows = self.rows().into_iter().filter(|row| !row.in_progress);
+        let files = rows.map(|row| (row.path, row.start_ms)).chain(running);
+        let mut pictures: Vec<i64> = files
+            .flat_map(|(path, start_ms)| {
+                let packets = mp4::packets(Path::new(&path), "v");
+                packets.into_iter().map(move |packet| start_ms + (packet.pts_s * 1000.0) as i64)
+            })
+            .collect();
+        pictures.sort_unstable();
+        pictures
     }
 
     /// Bytes of all recordings, as far as they are synced.

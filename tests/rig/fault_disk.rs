@@ -1,11 +1,14 @@
 //! A storage that fails on demand: the real one with an error, or silence, in front of chosen operations.
 
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use lightnvr::record::disk::{Access, Disk, DiskFile, Opener};
 use lightnvr::record::real_disk::RealDisk;
+
+use super::wait;
 
 /// What may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,10 @@ struct Plan {
     times: Option<u32>,
     is_stalled: bool,
     is_gone: bool,
+    /// Only this storage stalls.
+    stalls_alone: Option<PathBuf>,
+    /// How long an append takes.
+    append_takes: Duration,
 }
 
 /// Says what fails from now on; shared with all files of the storage.
@@ -56,6 +63,16 @@ impl Faults {
         self.change(|plan| plan.is_stalled = true);
     }
 
+    /// The same for one storage alone.
+    pub fn stall_alone(&self, root: &Path) {
+        self.change(|plan| (plan.is_stalled, plan.stalls_alone) = (true, Some(root.to_owned())));
+    }
+
+    /// Each append takes so long.
+    pub fn slow(&self, append_takes: Duration) {
+        self.change(|plan| plan.append_takes = append_takes);
+    }
+
     /// The path leads elsewhere, and there is no marker.
     pub fn unplug(&self) {
         self.change(|plan| plan.is_gone = true);
@@ -65,9 +82,18 @@ impl Faults {
         self.change(|plan| *plan = Plan::default());
     }
 
-    fn pass(&self, op: Op) -> io::Result<()> {
+    fn pass(&self, root: &Path, op: Op) -> io::Result<()> {
         let plan = self.0.0.lock().expect("no panic under the lock");
-        let mut plan = self.0.1.wait_while(plan, |plan| plan.is_stalled).expect("no panic");
+        let stalls = |plan: &mut Plan| {
+            plan.is_stalled && plan.stalls_alone.as_ref().is_none_or(|alone| alone == root)
+        };
+        let mut plan = self.0.1.wait_while(plan, stalls).expect("no panic");
+        if op == Op::Append && !plan.append_takes.is_zero() {
+            let takes = plan.append_takes;
+            drop(plan);
+            wait::pause(takes);
+            plan = self.0.0.lock().expect("no panic under the lock");
+        }
         let Some((_, errno)) = plan.fails.iter().find(|(fails, _)| *fails == op).copied() else {
             return Ok(());
         };
@@ -87,12 +113,12 @@ impl Faults {
     pub fn opener(&self) -> Opener {
         let faults = self.clone();
         Arc::new(move |root: &Path| {
-            faults.pass(Op::Open)?;
+            faults.pass(root, Op::Open)?;
             if faults.is_gone() {
                 return Err(io::ErrorKind::NotFound.into());
             }
             let below = RealDisk::open(root)?;
-            Ok(Arc::new(FaultDisk { below, faults: faults.clone() }))
+            Ok(Arc::new(FaultDisk { below, faults: faults.clone(), root: root.to_owned() }))
         })
     }
 }
@@ -101,43 +127,45 @@ impl Faults {
 struct FaultDisk {
     below: RealDisk,
     faults: Faults,
+    root: PathBuf,
 }
 
 #[derive(Debug)]
 struct FaultFile {
     below: Arc<dyn DiskFile>,
     faults: Faults,
+    root: PathBuf,
 }
 
 impl FaultDisk {
     fn wrap(&self, below: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(FaultFile { below, faults: self.faults.clone() })
+        Arc::new(FaultFile { below, faults: self.faults.clone(), root: self.root.clone() })
     }
 }
 
 impl Disk for FaultDisk {
     fn create_dir(&self, name: &str) -> io::Result<bool> {
-        self.faults.pass(Op::Create)?;
+        self.faults.pass(&self.root, Op::Create)?;
         self.below.create_dir(name)
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        self.faults.pass(Op::Create)?;
+        self.faults.pass(&self.root, Op::Create)?;
         Ok(self.wrap(self.below.create(name)?))
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        self.faults.pass(Op::Open)?;
+        self.faults.pass(&self.root, Op::Open)?;
         Ok(self.wrap(self.below.open(name, access)?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.faults.pass(Op::Create)?;
+        self.faults.pass(&self.root, Op::Create)?;
         self.below.remove(name)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.faults.pass(Op::Create)?;
+        self.faults.pass(&self.root, Op::Create)?;
         self.below.rename(from, to)
     }
 
@@ -146,7 +174,7 @@ impl Disk for FaultDisk {
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.faults.pass(Op::SyncDir)?;
+        self.faults.pass(&self.root, Op::SyncDir)?;
         self.below.sync_dir(dir)
     }
 
@@ -157,7 +185,7 @@ impl Disk for FaultDisk {
 
 impl DiskFile for FaultFile {
     fn append(&self, end: u64, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-        if let Err(error) = self.faults.pass(Op::Append) {
+        if let Err(error) = self.faults.pass(&self.root, Op::Append) {
             // As a full disk does it: some of it is written.
             let torn = slices.first().map_or(&[][..], |first| &first[..first.len() / 2]);
             self.below.write_at(torn, end)?;
@@ -167,7 +195,7 @@ impl DiskFile for FaultFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.faults.pass(Op::Patch)?;
+        self.faults.pass(&self.root, Op::Patch)?;
         self.below.write_at(bytes, at)
     }
 
@@ -180,12 +208,12 @@ impl DiskFile for FaultFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.faults.pass(Op::Patch)?;
+        self.faults.pass(&self.root, Op::Patch)?;
         self.below.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.faults.pass(Op::Sync)?;
+        self.faults.pass(&self.root, Op::Sync)?;
         self.below.sync()
     }
 }

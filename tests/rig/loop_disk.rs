@@ -55,6 +55,11 @@ impl LoopDisk {
         fs::remove_file(told).expect("it was just made");
     }
 
+    /// The disk goes on when this is dropped while the test fails.
+    pub fn thaw_on_panic(&mut self) -> ThawOnPanic<'_> {
+        ThawOnPanic(self)
+    }
+
     /// The disk goes on.
     pub fn thaw(&mut self) {
         if let Some(Frozen { mut child, hold }) = self.frozen.take() {
@@ -71,5 +76,16 @@ impl Drop for LoopDisk {
         self.thaw();
         // Lazily: a program that is just being killed may still use it.
         let _ = Command::new("umount").arg("-l").arg(&self.mount).status();
+    }
+}
+
+/// See `LoopDisk::thaw_on_panic`.
+pub struct ThawOnPanic<'a>(&'a mut LoopDisk);
+
+impl Drop for ThawOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.thaw();
+        }
     }
 }

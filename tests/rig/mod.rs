@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod board;
 pub mod clips;
+pub mod fake_camera;
 pub mod fake_clock;
 pub mod fault_disk;
 pub mod firefox;

@@ -40,7 +40,11 @@ fn deleted(policy: &Policy, facts: Facts, recordings: &[Candidate]) -> (Vec<u64>
             let oldest = heads.values().min_by_key(|c| (c.start_ms, c.id)).copied();
             oldest.filter(|_| planner.is_disk_short())
         };
-        let Some(picked) = planner.pick(&heads).or_else(for_disk) else {
+        let mut dated = BTreeMap::new();
+        for candidate in left.iter().filter(|c| clock_core::is_set(c.start_ms)) {
+            dated.entry(candidate.stream_id).or_insert(*candidate);
+        }
+        let Some(picked) = planner.pick(&heads, &dated).or_else(for_disk) else {
             return (gone, planner.facts);
         };
         planner.take(&picked);
@@ -192,4 +196,13 @@ proptest! {
             prop_assert!(forecast.days_kept.is_none_or(|days| days >= 0.0));
         }
     }
+}
+
+#[test]
+fn what_is_of_unknown_age_keeps_nothing_else_from_going() {
+    let of_1970 = Candidate { start_ms: 5000, end_ms: 6000, ..candidate(1, 0, 0) };
+    let recordings = [of_1970, candidate(2, 0, days(1)), candidate(3, 0, days(40))];
+    let policy = Policy { retention_days: 30, ..Policy::default() };
+    let (gone, _) = deleted(&policy, facts(days(45), &recordings, None, 0), &recordings);
+    assert_eq!(gone, [2]);
 }

@@ -1,0 +1,137 @@
+//! The list of recordings when there are very many: a million in `./build.sh soak`, a tenth of it otherwise. Figures are
+//! printed; what is asserted is order and completeness, and bounds that only a walk over all rows would break.
+
+mod rig;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use lightnvr::store::row::RecordingRow;
+use lightnvr::store::{Change, Store};
+use rig::json::Look;
+use rig::ledger::now_ms;
+use rig::nvr::{Nvr, PASSWORD};
+use rig::temp_dir::TempDir;
+
+const ROWS: u64 = 100_000;
+const ROWS_IN_SOAK: u64 = 1_000_000;
+const STREAMS: u64 = 16;
+/// Recordings of a quarter of an hour, of all streams in turn.
+const LENGTH_MS: i64 = 900_000;
+const QUESTIONS: u64 = 300;
+/// The list is a thousand times faster than a walk over all rows for each page would be.
+const PAGE_WITHIN: Duration = Duration::from_millis(250);
+/// Above what it was before: a buffered list of so many rows would be hundreds.
+const RSS_MORE_MB_MAX: f64 = 24.0;
+
+/// Rows of a recorder whose disk is not there: nothing is compared with files.
+fn fill(nvr_home: &std::path::Path, rows: u64) -> i64 {
+    let store = Store::open(&nvr_home.join("data")).expect("the recorder has ended");
+    let first_ms = now_ms() - LENGTH_MS * (rows / STREAMS) as i64 - LENGTH_MS;
+    let ids: Vec<u64> = (1..=rows).collect();
+    for batch in ids.chunks(20_000) {
+        let changes = batch.iter().map(|&id| {
+            let (stream_id, n) = ((id % STREAMS) as u32, (id / STREAMS) as i64);
+            let start_ms = first_ms + n * LENGTH_MS + i64::from(stream_id) * 1000;
+            Change::PutRecording(RecordingRow {
+                id,
+                stream_id,
+                stream_name: format!("Camera {stream_id}"),
+                start_ms,
+                end_ms: start_ms + LENGTH_MS,
+                size: 450_000_000,
+                path: format!("/media/disk/recordings/{stream_id}/{id}.mp4"),
+                in_progress: false,
+                is_protected: false,
+                boot: 1,
+            })
+        });
+        store.commit(&changes.collect::<Vec<_>>()).expect("the store can be written");
+    }
+    first_ms
+}
+
+fn rss_mb(nvr: &Nvr, what: &str) -> f64 {
+    let path = format!("/proc/{}/status", nvr.process.pid());
+    let status = std::fs::read_to_string(path).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with(what)).expect("Linux tells");
+    let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok());
+    kib.expect("a number") / 1024.0
+}
+
+/// Reads the whole list as it comes; answers its bytes and how many recordings it has.
+fn read_all(nvr: &Nvr) -> (usize, usize) {
+    let mut socket = TcpStream::connect(nvr.addr).expect("the recorder listens");
+    let login = BASE64_STANDARD.encode(format!("admin:{PASSWORD}"));
+    let head = format!(
+        "GET /api/v1/recordings HTTP/1.1\r\nHost: {}\r\nAuthorization: Basic {login}\r\nConnection: close\r\n\r\n",
+        nvr.addr
+    );
+    socket.write_all(head.as_bytes()).expect("sent");
+    let (mut bytes, mut count) = (0, 0);
+    let mut window: Vec<u8> = Vec::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        let read = socket.read(&mut piece).expect("it goes on");
+        if read == 0 {
+            return (bytes, count);
+        }
+        bytes += read;
+        window.extend_from_slice(&piece[..read]);
+        let mark = b"\"stream_name\":";
+        count += window.windows(mark.len()).filter(|part| part == mark).count();
+        let keep = window.len().min(mark.len() - 1);
+        window.drain(..window.len() - keep);
+    }
+}
+
+#[test]
+fn a_page_anywhere_is_fast_and_the_whole_list_takes_no_memory() {
+    let rows = if std::env::var_os("SOAK").is_some() { ROWS_IN_SOAK } else { ROWS };
+    let home = TempDir::new("million");
+    let gone = home.path().join("gone");
+    let nvr = Nvr::start(home.path());
+    // Nothing goes for its age, and no file is looked for: the disk is not there.
+    let path = gone.display();
+    nvr.set(&format!(r#"{{"retention_days":0,"storage_path":"{path}"}}"#));
+    assert!(nvr.stop().success());
+    std::fs::remove_dir_all(&gone).expect("it is the test's");
+    let first_ms = fill(home.path(), rows);
+    let began = Instant::now();
+    let nvr = Nvr::start(home.path());
+    let started = began.elapsed();
+    let mut took = Vec::new();
+    let span_ms = LENGTH_MS * (rows / STREAMS) as i64;
+    let rss_before = rss_mb(&nvr, "VmRSS:");
+    for n in 0..QUESTIONS {
+        let at_ms = first_ms + span_ms / QUESTIONS as i64 * (n as i64 * 7919 % QUESTIONS as i64);
+        let at = lightnvr::system::clock::iso_seconds(at_ms);
+        let stream = if n % 3 == 0 { format!("&stream_id={}", n % STREAMS) } else { String::new() };
+        let order = if n % 2 == 0 { format!("start={at}") } else { format!("end={at}&order=desc") };
+        let asked = Instant::now();
+        let list = nvr.json("GET", &format!("/api/v1/recordings?limit=100&{order}{stream}"), None);
+        took.push(asked.elapsed());
+        let starts = list.field("recordings").items().iter();
+        let starts: Vec<&str> = starts.map(|row| row.field("start_time").text()).collect();
+        let is_sorted =
+            if n % 2 == 0 { starts.is_sorted() } else { starts.iter().rev().is_sorted() };
+        assert!(is_sorted, "{starts:?}");
+    }
+    took.sort_unstable();
+    let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+    let asked = Instant::now();
+    let (bytes, count) = read_all(&nvr);
+    println!(
+        "{rows} rows: ready after {started:?}; a page of 100 p50 {p50:?}, p99 {p99:?}; the whole list of {} MB in \
+         {:?}; RSS {rss_before:.1} MB before, {:.1} MB at most",
+        bytes >> 20,
+        asked.elapsed(),
+        rss_mb(&nvr, "VmHWM:")
+    );
+    assert_eq!(count as u64, rows);
+    assert!(p99 < PAGE_WITHIN, "{p99:?}");
+    assert!(rss_mb(&nvr, "VmHWM:") - rss_before < RSS_MORE_MB_MAX);
+    assert!(nvr.stop().success());
+}
