@@ -8,6 +8,7 @@ pub mod depacketize_h264;
 pub mod depacketize_h265;
 pub mod depacketize_mjpeg;
 pub mod depacketize_opus;
+pub mod gather;
 pub mod jpeg_header;
 pub mod offset;
 pub mod pattern_core;
