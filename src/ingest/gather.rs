@@ -24,21 +24,10 @@ const EMPTY_MAX: u32 = 4;
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 thread_local! {
-    /// The moments are counted from here.
-    static ORIGIN: Instant = Instant::now();
     /// One entry per session at most.
     static WAITING: RefCell<Vec<Rc<Place>>> = const { RefCell::new(Vec::new()) };
     /// Whether a look is due at the next moment.
     static IS_ARMED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The next common moment of this spacing after `now`.
-pub fn next_moment(now: Instant, spacing: Duration) -> Instant {
-    let origin = ORIGIN.with(|origin| *origin);
-    let passed = now.saturating_duration_since(origin).as_micros();
-    let spacing = spacing.as_micros();
-    let left = spacing - passed % spacing;
-    now + Duration::from_micros(left as u64) // at most `spacing`
 }
 
 struct Place {
@@ -91,7 +80,7 @@ impl Drop for Gathering {
 
 fn arm() {
     if !IS_ARMED.replace(true) {
-        drive::call_at(next_moment(Instant::now(), GATHER), look);
+        drive::call_at(drive::next_moment(Instant::now(), GATHER), look);
     }
 }
 
@@ -135,16 +124,6 @@ mod tests {
         let here = TcpStream::connect(address).expect("connected");
         let (there, _) = listener.accept().expect("accepted");
         (there, Rc::new(Async::new(here).expect("registered")))
-    }
-
-    #[test]
-    fn moments_are_common() {
-        ORIGIN.with(|_| ()); // it is set at the first use
-        let now = Instant::now();
-        let next = next_moment(now, GATHER);
-        assert!(next > now && next <= now + GATHER);
-        let at = next - Duration::from_millis(1);
-        assert!(next_moment(at, GATHER).saturating_duration_since(next) < Duration::from_micros(2));
     }
 
     #[test]

@@ -16,12 +16,12 @@ use async_io::Async;
 use smol::future::FutureExt;
 
 use super::auth::Auth;
-use super::gather::{self, Gathering};
+use super::gather::Gathering;
 use super::rtsp_message::ITEM_BYTES_MAX;
 use super::session_core::{End, Memory, SessionCore};
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent};
-use crate::system::drive::Timer;
+use crate::system::drive::{self, Timer};
 
 /// From the name to the open connection.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -209,7 +209,7 @@ impl Session {
             match wait {
                 Wait::Readable => {}
                 Wait::Gathered => self.gathering.begin(),
-                Wait::Busy => wait_until = wait_until.min(gather::next_moment(now, GATHER_BUSY)),
+                Wait::Busy => wait_until = wait_until.min(drive::next_moment(now, GATHER_BUSY)),
             }
             // Every packet moves the deadline; a timer that rings early only means another look.
             if wait_until < armed_for || now >= armed_for {

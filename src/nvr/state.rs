@@ -26,7 +26,7 @@ use crate::record::open::OpenRecordings;
 use crate::record::writer;
 use crate::stream::hub::{Hub, RingConfig};
 use crate::stream::supervisor;
-use crate::system::drive::Timer;
+use crate::system::drive::{self, Timer};
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopper, stop_pair};
 
@@ -317,17 +317,20 @@ impl Nvr {
     pub async fn keep_published(self: Rc<Self>) {
         loop {
             self.publish();
-            wait::pause(PUBLISH_PAUSE).await;
-            wait::pause(PUBLISH_EVERY).or(self.changed()).await;
+            let changed = async {
+                self.changed().await;
+                wait::pause(PUBLISH_PAUSE).await;
+            };
+            wait::beat(PUBLISH_EVERY).or(changed).await;
         }
     }
 
     /// Syncs for ever: a round starts every second, or when the last one is over if that took longer.
     pub async fn keep_synced(self: Rc<Self>) {
-        let mut due = Instant::now() + SYNC_EVERY;
+        let mut due = drive::next_moment(Instant::now(), SYNC_EVERY);
         loop {
             Timer::at(due).await;
-            due = Instant::now().max(due) + SYNC_EVERY;
+            due = (due + SYNC_EVERY).max(Instant::now());
             *self.round_since.borrow_mut() = Some(Instant::now());
             let done = self.parts.recordings.sync_round().await;
             *self.round_since.borrow_mut() = None;

@@ -26,6 +26,9 @@ use crate::store::{Change, Store};
 use crate::system::clock;
 use crate::system::pool::Pool;
 
+/// Files synced in one job of the disk's thread: what is to be written meanwhile gets its turn in between.
+const SYNCED_AT_ONCE: usize = 16;
+
 /// One file that is being written.
 struct Open {
     created: Arc<Created>,
@@ -265,17 +268,25 @@ impl OpenRecordings {
             }
         }
         let mut result = Ok(());
-        for (pool, batch) in batches {
-            let synced = pool.run(move || sync_batch(batch)).await.map_err(RecordError::Pool);
-            let done = match synced {
-                Ok((batch, torn)) => {
-                    let first = torn.first().map(|(_, error)| error.clone());
-                    self.note_torn(torn);
-                    self.note_synced(batch).await.and(first.map_or(Ok(()), Err))
+        for (pool, mut batch) in batches {
+            let mut synced = Vec::with_capacity(batch.len());
+            while !batch.is_empty() {
+                let rest = batch.split_off(batch.len().min(SYNCED_AT_ONCE));
+                let part = std::mem::replace(&mut batch, rest);
+                match pool.run(move || sync_batch(part)).await {
+                    Ok((part, torn)) => {
+                        let first = torn.first().map(|(_, error)| error.clone());
+                        self.note_torn(torn);
+                        synced.extend(part);
+                        result = result.and(first.map_or(Ok(()), Err));
+                    }
+                    Err(error) => {
+                        result = result.and(Err(RecordError::Pool(error)));
+                        break;
+                    }
                 }
-                Err(error) => Err(error),
-            };
-            result = result.and(done);
+            }
+            result = result.and(self.note_synced(synced).await);
         }
         result
     }

@@ -24,6 +24,8 @@ type Key = (Instant, u64);
 thread_local! {
     /// Bounded by the tasks: each waits for a few timers at most.
     static TIMERS: RefCell<BTreeMap<Key, Due>> = const { RefCell::new(BTreeMap::new()) };
+    /// Common moments are counted from here.
+    static ORIGIN: Instant = Instant::now();
     static NEXT_ID: Cell<u64> = const { Cell::new(0) };
     /// How many `block_on` are at work on this thread, one inside the other.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
@@ -37,6 +39,16 @@ enum Due {
 
 fn next_key(at: Instant) -> Key {
     (at, NEXT_ID.replace(NEXT_ID.get() + 1))
+}
+
+/// The next common moment of this spacing after `now`: who waits for one wakes together with others. A moment of a
+/// multiple of this spacing is one of this spacing, too.
+pub fn next_moment(now: Instant, spacing: Duration) -> Instant {
+    let origin = ORIGIN.with(|origin| *origin);
+    let passed = now.saturating_duration_since(origin).as_micros();
+    let spacing = spacing.as_micros();
+    let left = spacing - passed % spacing;
+    now + Duration::from_micros(left as u64) // at most `spacing`
 }
 
 /// Calls `function` at this time, or never if this thread's `block_on` ends before. Where none runs nothing would
@@ -238,6 +250,22 @@ mod tests {
             drop(Timer::after(SOON).or(async {}));
         });
         assert_eq!(timers_set(), 0);
+    }
+
+    #[test]
+    fn moments_are_common() {
+        let step = Duration::from_millis(40);
+        ORIGIN.with(|_| ()); // it is set at the first use
+        let now = Instant::now();
+        let next = next_moment(now, step);
+        assert!(next > now && next <= now + step);
+        let off = |at: Instant, spacing| {
+            let again = next_moment(at - Duration::from_millis(1), spacing);
+            again.max(at) - again.min(at)
+        };
+        assert!(off(next, step) < Duration::from_micros(2));
+        let second = next_moment(now, 25 * step);
+        assert!(off(second, step) < Duration::from_micros(2), "a whole second is one, too");
     }
 
     #[test]

@@ -4,13 +4,22 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::drive::Timer;
+use super::drive::{self, Timer};
 
 /// Sleeps without holding the executor.
 pub async fn pause(length: Duration) {
     Timer::after(length).await;
+}
+
+/// Periodic work is done at moments that lie so far apart, and that are moments of ingest, too.
+const BEAT: Duration = Duration::from_millis(200);
+
+/// Sleeps for about `length`, a second or more, to the nearest beat: periodic work of all parts is done in one waking.
+pub async fn beat(length: Duration) {
+    let at = Instant::now() + length - BEAT / 2;
+    Timer::at(drive::next_moment(at, BEAT)).await;
 }
 
 /// What both sides share. The channel of smol would do, but this is looked at with every packet.
@@ -68,6 +77,13 @@ impl Stopping {
 mod tests {
     use super::*;
     use smol::future::{block_on, poll_once};
+
+    #[test]
+    fn a_beat_is_as_long_as_asked_for_but_for_half_of_one() {
+        let (began, length) = (Instant::now(), Duration::from_millis(300));
+        drive::block_on(beat(length));
+        assert!(began.elapsed() >= length - BEAT / 2);
+    }
 
     #[test]
     fn dropping_the_stopper_wakes_who_waits() {
