@@ -22,6 +22,7 @@ use super::session_core::{End, Memory, SessionCore};
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent};
 use crate::system::drive::{self, Timer};
+use crate::system::memory;
 
 /// From the name to the open connection.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -46,7 +47,10 @@ const ADDRESSES_MAX: usize = 4;
 const _: () = assert!(READ_BYTES >= 2 * ITEM_BYTES_MAX, "an unparsed item leaves room to read");
 
 thread_local! {
-    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    static READ_BUFFER: RefCell<Vec<u8>> = {
+        memory::keep_pictures_on_heap();
+        RefCell::new(vec![0; READ_BYTES])
+    };
 }
 
 type Sink<'a> = &'a mut dyn FnMut(SourceEvent);
