@@ -112,9 +112,10 @@ need_gst() {
 
 need_test() {
 	need_gst
-	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv \
+	need curl:curl faketime:faketime chromium:chromium chromedriver:chromium-driver :python3-venv \
 		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux \
-		node:nodejs npm:npm :gstreamer1.0-plugins-bad
+		node:nodejs npm:npm :gstreamer1.0-plugins-bad \
+		cvlc:vlc-bin :vlc-plugin-base firefox-esr:firefox-esr
 	# Debian's python3, because another one on PATH may come without venv.
 	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then
 		say "installing tests/requirements.txt into $VENV_DIR"
@@ -196,6 +197,8 @@ cmd_bench() {
 	release
 	cargo build --release --locked --example camera_farm --example floor
 	/usr/bin/python3 tests/bench/bench.py "$@"
+	LIGHTNVR_BIN="$PWD/target/release/lightnvr" BENCH=1 \
+		cargo test --locked --test live_latency -- --nocapture
 }
 
 command=${1:-}

@@ -19,11 +19,13 @@ pub mod recordings;
 pub mod render;
 pub mod route;
 pub mod serve;
+pub mod session;
 pub mod settings;
 pub mod storage;
 pub mod streaming;
 pub mod streams;
 pub mod system;
+pub mod trial;
 pub mod wire;
 
 use std::fmt;
@@ -75,6 +77,8 @@ pub struct Request<'a> {
     pub target: &'a str,
     pub content_type: Option<&'a str>,
     pub body: &'a [u8],
+    /// The session that sent it, if it came with a cookie.
+    pub session: Option<u64>,
     /// Sent by the gate itself to fetch the next page of a list.
     pub is_follow_up: bool,
 }
@@ -93,6 +97,12 @@ pub enum Reply {
     Page { body: String, next: Option<String> },
     /// A file that the gate sends, with ranges and conditions.
     File(FileReply),
+    /// The gate checks `credentials` (`user:password`) and answers `body` with a cookie, or why not.
+    LogIn { credentials: String, body: String },
+    /// The gate ends the session of the request.
+    LogOut,
+    /// The recorder itself serves the connection.
+    Order(wire::Order),
     /// The live service serves the connection itself.
     Live(wire::LiveOrder),
 }
@@ -131,7 +141,7 @@ pub fn answer(ctx: &Ctx, request: &Request<'_>) -> Result<Reply, ApiError> {
         Method::Post if route == Route::AdoptStorage && request.body.is_empty() => {
             storage::adopt(ctx)
         }
-        Method::Post | Method::Put => change(ctx, route, &read_fields(request)?),
+        Method::Post | Method::Put => change(ctx, route, request, &read_fields(request)?),
         Method::Delete => delete(ctx, route),
         _ => read(ctx, route, query, request.is_follow_up),
     }
@@ -149,26 +159,34 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Download(id) => recordings::download(ctx, id),
         Route::System => system::get(ctx),
         Route::Settings => Ok(settings::get(ctx)),
+        Route::Session => Ok(session::get(ctx)),
         Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
-        Route::LiveSocket(id) => streaming::socket(ctx, id),
+        Route::LiveSocket(id) => streaming::socket(ctx, id, query),
         Route::Mjpeg(id) => pictures::mjpeg(ctx, id, query),
         Route::Snapshot(id) => pictures::snapshot(ctx, id, query),
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
         Route::Asset(asset) => Ok(page::get(asset)),
-        Route::Password | Route::AdoptStorage | Route::NotFound => {
+        Route::Password | Route::AdoptStorage | Route::StreamTest | Route::NotFound => {
             Err(ApiError::NotFound("Not found"))
         }
     }
 }
 
-fn change(ctx: &Ctx, route: Route, fields: &Fields) -> Result<Reply, ApiError> {
+fn change(
+    ctx: &Ctx,
+    route: Route,
+    request: &Request<'_>,
+    fields: &Fields,
+) -> Result<Reply, ApiError> {
     match route {
         Route::Streams => streams::create(ctx, fields),
+        Route::StreamTest => trial::test(ctx, fields),
         Route::Stream(id) => streams::update(ctx, id, fields),
         Route::Recording(id) => recordings::update(ctx, id, fields),
         Route::Settings => settings::update(ctx, fields),
-        Route::Password => password::change(ctx, fields),
+        Route::Password => password::change(ctx, fields, request.session),
+        Route::Session => session::open(ctx, fields),
         Route::AdoptStorage => storage::adopt(ctx),
         _ => Err(ApiError::NotFound("Not found")),
     }
@@ -178,6 +196,7 @@ fn delete(ctx: &Ctx, route: Route) -> Result<Reply, ApiError> {
     match route {
         Route::Stream(id) => streams::delete(ctx, id),
         Route::Recording(id) => recordings::delete(ctx, id),
+        Route::Session => Ok(session::close()),
         _ => Err(ApiError::NotFound("Not found")),
     }
 }

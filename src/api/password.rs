@@ -10,10 +10,10 @@ pub const PASSWORD_CHARS_MIN: usize = 10;
 /// Longest password in bytes: it has to fit a header, and hashing has to end.
 pub const PASSWORD_BYTES_MAX: usize = 256;
 
-/// `PUT /password`
-pub fn change(ctx: &Ctx, fields: &Fields) -> Result<Reply, ApiError> {
+/// `PUT /password`, from `session` if it came with a cookie.
+pub fn change(ctx: &Ctx, fields: &Fields, session: Option<u64>) -> Result<Reply, ApiError> {
     let (current, new) = read(fields)?;
-    ctx.commands.ask(|reply| Command::ChangePassword { current, new, reply })?;
+    ctx.commands.ask(|reply| Command::ChangePassword { current, new, session, reply })?;
     Ok(success())
 }
 

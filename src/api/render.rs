@@ -30,6 +30,20 @@ pub fn render(result: Result<Reply, ApiError>) -> Rendered {
             Rendered { status: 200, headers: all, body: Cow::Borrowed(body) }
         }
         Ok(Reply::File(file)) => file_headers(file),
+        Ok(Reply::LogIn { credentials, body }) => {
+            let mut out = json(200, body);
+            out.headers.push((wire::LOG_IN, Cow::Owned(wire::encode_path(&credentials))));
+            out
+        }
+        Ok(Reply::LogOut) => {
+            let Rendered { status, mut headers, body } = render(Ok(super::success()));
+            headers.push((wire::LOG_OUT, Cow::Borrowed("1")));
+            Rendered { status, headers, body }
+        }
+        Ok(Reply::Order(order)) => {
+            let headers = vec![(wire::ORDER, Cow::Owned(order.encode()))];
+            Rendered { status: 200, headers, body: Cow::Borrowed(b"") }
+        }
         Ok(Reply::Live(order)) => {
             let headers = vec![(wire::LIVE, Cow::Owned(order.encode()))];
             Rendered { status: 200, headers, body: Cow::Borrowed(b"") }

@@ -20,6 +20,7 @@ pub enum Method {
 pub enum Route {
     Streams,
     Stream(u32),
+    StreamTest,
     Ledger(u32),
     Recordings,
     Recording(u64),
@@ -35,6 +36,7 @@ pub enum Route {
     System,
     Settings,
     Password,
+    Session,
     AdoptStorage,
     OpenApi,
     Health,
@@ -63,6 +65,7 @@ pub fn parse_route(path: &str) -> Route {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts[..] {
         ["api", "v1", "streams"] => Route::Streams,
+        ["api", "v1", "streams", "test"] => Route::StreamTest,
         ["api", "v1", "streams", id] => parse_id(id).map_or(Route::NotFound, Route::Stream),
         ["api", "v1", "streams", id, "ledger"] => {
             parse_id(id).map_or(Route::NotFound, Route::Ledger)
@@ -88,6 +91,7 @@ pub fn parse_route(path: &str) -> Route {
         ["api", "v1", "system"] => Route::System,
         ["api", "v1", "settings"] => Route::Settings,
         ["api", "v1", "password"] => Route::Password,
+        ["api", "v1", "session"] => Route::Session,
         ["api", "v1", "storage", "adopt"] => Route::AdoptStorage,
         ["api", "v1", "openapi.json"] => Route::OpenApi,
         ["api", ..] => Route::NotFound,
@@ -129,7 +133,8 @@ impl Route {
             Self::Stream(_) | Self::Recording(_) => &[Get, Head, Put, Delete],
             Self::Settings => &[Get, Head, Put],
             Self::Password => &[Put],
-            Self::AdoptStorage => &[Post],
+            Self::Session => &[Get, Head, Post, Delete],
+            Self::AdoptStorage | Self::StreamTest => &[Post],
             Self::NotFound => &[],
             _ => &[Get, Head],
         }
@@ -142,7 +147,8 @@ impl Route {
             Self::Stream(_) | Self::Recording(_) => "GET, HEAD, PUT, DELETE",
             Self::Settings => "GET, HEAD, PUT",
             Self::Password => "PUT",
-            Self::AdoptStorage => "POST",
+            Self::Session => "GET, HEAD, POST, DELETE",
+            Self::AdoptStorage | Self::StreamTest => "POST",
             Self::NotFound => "",
             _ => "GET, HEAD",
         }
@@ -179,6 +185,7 @@ mod tests {
         check_route("/api/v1/streams", Route::Streams);
         check_route("/api/v1/streams/7", Route::Stream(7));
         check_route("/api/v1/streams/0", Route::Stream(0));
+        check_route("/api/v1/streams/test", Route::StreamTest);
         check_route("/api/v1/streams/7/ledger", Route::Ledger(7));
         check_route("/api/v1/recordings", Route::Recordings);
         check_route("/api/v1/recordings/18446744073709551615", Route::Recording(u64::MAX));
@@ -195,6 +202,7 @@ mod tests {
         check_route("/api/v1/system", Route::System);
         check_route("/api/v1/settings", Route::Settings);
         check_route("/api/v1/password", Route::Password);
+        check_route("/api/v1/session", Route::Session);
         check_route("/api/v1/storage/adopt", Route::AdoptStorage);
         check_route("/api/v1/openapi.json", Route::OpenApi);
         check_route("/healthz", Route::Health);
@@ -250,9 +258,11 @@ mod tests {
             "/",
             "/api/v1/streams",
             "/api/v1/streams/1",
+            "/api/v1/streams/test",
             "/api/v1/recordings/1",
             "/api/v1/settings",
             "/api/v1/password",
+            "/api/v1/session",
             "/api/v1/storage/adopt",
             "/healthz",
         ] {

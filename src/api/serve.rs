@@ -288,6 +288,7 @@ fn reply_to(ctx: &Ctx, mut request: tiny_http::Request) {
             target: request.url(),
             content_type: header(&request, "Content-Type"),
             body: &body,
+            session: header(&request, wire::SESSION).and_then(|id| id.parse().ok()),
             is_follow_up: header(&request, wire::INTERNAL) == Some("1"),
         };
         catch_unwind(AssertUnwindSafe(|| answer(ctx, &input)))

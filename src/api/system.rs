@@ -129,6 +129,7 @@ mod tests {
             ailments: vec![],
             ledger: vec![],
             forecast: vec![],
+            is_initial_password: false,
             at_ms: 0,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! The gate never forwards a header of these names from outside, and takes them off every answer.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// Request: the id under which the log has it.
 pub const REQUEST_ID: &str = "X-Request-Id";
@@ -21,8 +21,71 @@ pub const FILE_MODIFIED: &str = "lightnvr-modified";
 /// Answer, `1`: a wrong password was given in a body; counts like one in `Authorization`.
 pub const WRONG_PASSWORD: &str = "lightnvr-wrong-password";
 
+/// Request: the session that the gate found by its cookie, decimal.
+pub const SESSION: &str = "lightnvr-session";
+/// Answer: check these credentials, `user:password` in the form of `encode_path`, and open a session.
+pub const LOG_IN: &str = "lightnvr-log-in";
+/// Answer, `1`: end the session of the request.
+pub const LOG_OUT: &str = "lightnvr-log-out";
+
+/// The one user's name.
+pub const USER: &str = "admin";
 /// Answer: the live service serves this connection itself; a [`LiveOrder`] as text.
 pub const LIVE: &str = "lightnvr-live";
+
+/// Answer: the recorder serves this connection itself; an [`Order`] as text.
+pub const ORDER: &str = "lightnvr-order";
+
+/// What the recorder itself is asked for.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Order {
+    Trial(TrialOrder),
+}
+
+/// A look at a source.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TrialOrder {
+    /// With the camera's password: never logged.
+    pub url: String,
+    /// As a stream's configuration has them.
+    pub width: u16,
+    pub height: u16,
+    pub fps: u16,
+}
+
+impl Order {
+    /// As header text.
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Trial(TrialOrder { url, width, height, fps }) => {
+                format!("trial;{width};{height};{fps};{}", encode_path(url))
+            }
+        }
+    }
+
+    /// Reverses `encode`; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(';')?;
+        match kind {
+            "trial" => {
+                let mut parts = rest.splitn(4, ';');
+                let mut side = || parts.next()?.parse().ok();
+                let (width, height, fps) = (side()?, side()?, side()?);
+                let url = decode_percent(parts.next()?)?;
+                Some(Self::Trial(TrialOrder { url, width, height, fps }))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trial(_) => f.write_str("Trial(***)"),
+        }
+    }
+}
 
 /// What the live service is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +118,13 @@ const LIVE_KINDS: [(LiveKind, &str); 8] = [
     (LiveKind::Mjpeg, "mjpeg"),
     (LiveKind::Snapshot, "snapshot"),
 ];
+
+/// Argument of every kind: which feed of the camera is wished; `LiveKind` decides without it.
+pub const QUALITY: &str = "quality";
+/// The feed that is recorded.
+pub const QUALITY_MAIN: u64 = 0;
+/// The small one.
+pub const QUALITY_SUB: u64 = 1;
 
 /// Arguments that an order has at most.
 const ARGUMENTS_MAX: usize = 8;
@@ -159,6 +229,15 @@ mod tests {
                 prop_assert_eq!(order.argument("msn"), msn);
             }
             let _ = LiveOrder::parse(&near);
+        }
+
+        #[test]
+        fn an_order_to_the_recorder_survives(url in "\\PC{0,60}", side: u16, near in "[a-z;0-9%]{0,20}") {
+            let order = Order::Trial(TrialOrder { url, width: side, height: 1, fps: 2 });
+            let header = order.encode();
+            prop_assert!(header.bytes().all(|b| b.is_ascii_graphic()));
+            prop_assert_eq!(Order::parse(&header), Some(order));
+            let _ = Order::parse(&near);
         }
 
         #[test]

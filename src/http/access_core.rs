@@ -100,6 +100,14 @@ fn percent_decode(path: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The path of the resource that logs in and out.
+pub const SESSION_PATH: &str = "/api/v1/session";
+
+/// The request brings its credentials in its body, so it needs none before. Only in this one spelling.
+pub fn is_login(method: &str, path: &str) -> bool {
+    method == "POST" && path == SESSION_PATH
+}
+
 /// `path` is media: live streams and downloads, of which a player asks for many in a row.
 pub fn is_media(path: &str) -> bool {
     let Some(rest) = path.strip_prefix("/api/v1/") else { return false };
@@ -202,6 +210,11 @@ mod tests {
         for path in ["/", "/healthz", "/api.js", "/apis/x", "/%", "/%6", "/%zzapi", "/src/api.js"] {
             assert!(!needs_password(path), "{path}");
         }
+        assert!(is_login("POST", "/api/v1/session"));
+        for path in ["/api/v1/session/", "//api/v1/session", "/api/v1/Session", "/api/v1/streams"] {
+            assert!(!is_login("POST", path) && needs_password(path), "{path}");
+        }
+        assert!(!is_login("DELETE", "/api/v1/session") && !is_login("GET", "/api/v1/session"));
         assert!(is_media("/api/v1/streaming/0/hls/index.m3u8"));
         assert!(is_media("/api/v1/recordings/17/download"));
         assert!(!is_media("/api/v1/recordings/download"));

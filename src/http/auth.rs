@@ -1,29 +1,32 @@
-//! The password of `admin`: checked, cached, and guarded against guessing.
+//! The password of `admin`: checked, cached, and guarded against guessing; and the sessions it opens.
 //!
-//! In here: HTTP Basic (RFC 7617), the cache that makes the next request cheap, and the limit on wrong
-//! passwords. Not in here: argon2 (`password.rs`), where the hash is stored, and what is answered
-//! (`gate.rs`). Nothing in here is ever printed: no type but the verdicts has `Debug`.
+//! In here: HTTP Basic (RFC 7617), the cache that makes the next request cheap, the limit on wrong
+//! passwords, and the tokens of sessions, of which only digests are kept. Not in here: argon2
+//! (`password.rs`), the table of sessions (`session_core.rs`), where the hash is stored, and what is
+//! answered (`gate.rs`). Nothing in here is ever printed: no type but the verdicts has `Debug`.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 use smol::lock::Semaphore;
 
+use crate::http::head_core::Secret;
 use crate::http::password::{NoMemory, equal_in_constant_time, fill_random, password_matches};
 use crate::http::quota::Quota;
 use crate::http::rate_core::{PeerKey, Rate, RateTable};
+use crate::http::session_core::{self, SessionTable};
 use crate::system::pool::{Pool, PoolError};
+use crate::system::wait;
 
+pub use crate::api::wire::USER;
 pub use crate::http::password::hash_password;
 
-/// The one user's name.
-pub const USER: &str = "admin";
 /// Passwords being checked at once: 14 MiB, and a core is left for video.
 const RUNS_MAX: usize = 2;
 /// Requests that wait for their turn; more are told to come back.
@@ -31,6 +34,10 @@ const WAITERS_MAX: usize = 32;
 /// Addresses whose wrong passwords are remembered.
 const PEERS_MAX: usize = 256;
 const WRONG_RATE: Rate = Rate { per_minute: 5, burst: 5 };
+/// How soon what a session watches ends with it.
+const SESSION_LOOK: Duration = Duration::from_secs(2);
+/// Random bytes of a session's token.
+const TOKEN_BYTES: usize = 32;
 
 /// What a request's password is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +71,9 @@ pub struct Auth {
     /// Digest of the credentials that passed last. One is enough: there is one user, and the decoded
     /// form is digested, so all headers that can pass have the same one.
     verified: Cell<Option<[u8; 32]>>,
+    sessions: RefCell<SessionTable>,
+    /// The password is the one that was made at the first start.
+    is_initial: Cell<bool>,
     runs: Semaphore,
     waiters: Rc<Quota>,
     wrong: RefCell<RateTable<PEERS_MAX>>,
@@ -81,6 +91,8 @@ impl Auth {
             pool,
             key,
             verified: Cell::new(None),
+            sessions: RefCell::default(),
+            is_initial: Cell::new(false),
             runs: Semaphore::new(RUNS_MAX),
             waiters: Quota::new(WAITERS_MAX),
             wrong: RefCell::new(RateTable::new(WRONG_RATE)),
@@ -88,10 +100,51 @@ impl Auth {
         }
     }
 
-    /// The password was changed: from now on only the new one passes.
-    pub fn set_hash(&self, phc: String) {
+    /// The password was changed: from now on only the new one passes, and of the sessions only `kept`.
+    pub fn set_hash(&self, phc: String, kept: Option<u64>) {
         *self.phc.borrow_mut() = phc.into();
         self.verified.set(None);
+        self.is_initial.set(false);
+        self.sessions.borrow_mut().end_all_but(kept);
+    }
+
+    /// The password is the one that was made and printed at the first start.
+    pub fn mark_initial(&self) {
+        self.is_initial.set(true);
+    }
+
+    /// Whether the owner has yet to choose a password.
+    pub fn is_initial(&self) -> bool {
+        self.is_initial.get()
+    }
+
+    /// Opens a session for who was just granted. Gives its token, which is kept nowhere, and whether the
+    /// table was full and another one had to go.
+    pub fn open_session(&self) -> (String, bool) {
+        let mut token = [0; TOKEN_BYTES];
+        fill_random(&mut token);
+        let token = URL_SAFE_NO_PAD.encode(token);
+        let digest = self.digest(token.as_bytes());
+        let (_, has_displaced) = self.sessions.borrow_mut().open(digest, self.now_ms());
+        (token, has_displaced)
+    }
+
+    /// The session whose token is in the value of a `Cookie` field; from now on it was used just now.
+    pub fn find_session(&self, cookie: Option<&[u8]>) -> Option<u64> {
+        let find = |token| self.sessions.borrow_mut().find(&self.digest(token), self.now_ms());
+        session_core::tokens(cookie?).find_map(find)
+    }
+
+    /// Resolves when the session has ended: what it still watches or loads ends with it.
+    pub async fn session_ended(&self, id: u64) {
+        while self.sessions.borrow_mut().keep(id, self.now_ms()) {
+            wait::pause(SESSION_LOOK).await;
+        }
+    }
+
+    /// Ends a session.
+    pub fn end_session(&self, id: u64) {
+        self.sessions.borrow_mut().end(id);
     }
 
     /// `header` passed before, so [`Self::verify_header`] would grant it at once.
@@ -104,12 +157,16 @@ impl Auth {
 
     /// Judges the value of an `Authorization` field that came from `peer`.
     pub async fn verify_header(&self, header: Option<&[u8]>, peer: IpAddr) -> Verdict {
+        match parse_basic(header) {
+            Basic::Given(credentials) => self.verify_credentials(Secret(credentials), peer).await,
+            Basic::Absent => Verdict::Missing,
+            Basic::Malformed => self.count_wrong(PeerKey::new(peer)),
+        }
+    }
+
+    /// Judges `user:password` that came from `peer`.
+    pub async fn verify_credentials(&self, Secret(credentials): Secret, peer: IpAddr) -> Verdict {
         let peer = PeerKey::new(peer);
-        let credentials = match parse_basic(header) {
-            Basic::Given(credentials) => credentials,
-            Basic::Absent => return Verdict::Missing,
-            Basic::Malformed => return self.count_wrong(peer),
-        };
         let digest = self.digest(&credentials);
         if self.is_cached(&digest) {
             return Verdict::Granted;
@@ -181,8 +238,9 @@ impl Auth {
         }
     }
 
-    fn digest(&self, credentials: &[u8]) -> [u8; 32] {
-        Sha256::new().chain_update(self.key).chain_update(credentials).finalize().into()
+    /// Of credentials, which hold a colon, or of a token, which holds none.
+    fn digest(&self, secret: &[u8]) -> [u8; 32] {
+        Sha256::new().chain_update(self.key).chain_update(secret).finalize().into()
     }
 
     fn is_cached(&self, digest: &[u8; 32]) -> bool {
@@ -262,7 +320,7 @@ mod tests {
             assert!(!auth.is_verified(Some(&basic("admin", "secreT"))));
             let renewed = auth.hash("other: päss").await.unwrap();
             assert!(renewed.starts_with("$argon2id$v=19$m=7168,t=5,p=1$"));
-            auth.set_hash(renewed);
+            auth.set_hash(renewed, None);
             assert!(!auth.is_verified(Some(&header)));
             assert_eq!(auth.verify_header(Some(&header), A).await, Verdict::Wrong);
             let header = basic("admin", "other: päss");
@@ -295,6 +353,52 @@ mod tests {
             assert_eq!(auth.verify_header(Some(&right), A).await, Verdict::Granted, "verified");
             let wrong = auth.verify_header(Some(&basic("admin", "x")), A).await;
             assert!(matches!(wrong, Verdict::TooMany { .. }));
+        });
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_token_until_it_ends_or_the_password_changes() {
+        let auth = auth("secret");
+        let cookie = |token: &str| format!("a=b; lightnvr_session={token}").into_bytes();
+        let (first, _) = auth.open_session();
+        let (second, _) = auth.open_session();
+        assert_eq!(first.len(), 43, "256 bits of base64: {first}");
+        assert_ne!(first, second);
+        let id = auth.find_session(Some(&cookie(&first))).expect("open");
+        let other = auth.find_session(Some(&cookie(&second))).expect("open");
+        assert_ne!(id, other);
+        assert_eq!(auth.find_session(Some(&cookie(&first[1..]))), None);
+        assert_eq!(auth.find_session(Some(b"lightnvr_session=")), None);
+        assert_eq!(auth.find_session(Some(b"lightnvr_session=admin:secret")), None);
+        assert_eq!(auth.find_session(None), None);
+        let two = format!("lightnvr_session=old; lightnvr_session={first}");
+        assert_eq!(auth.find_session(Some(two.as_bytes())), Some(id), "one of another path before");
+        auth.mark_initial();
+        auth.set_hash(cheap_hash("other"), Some(id));
+        assert!(!auth.is_initial());
+        assert_eq!(auth.find_session(Some(&cookie(&first))), Some(id), "it made the change");
+        assert_eq!(auth.find_session(Some(&cookie(&second))), None);
+        auth.end_session(id);
+        assert_eq!(auth.find_session(Some(&cookie(&first))), None);
+    }
+
+    #[test]
+    fn a_login_and_a_header_share_the_limit_on_wrong_passwords() {
+        let auth = auth("secret");
+        let login = |text: &str| Secret(text.as_bytes().to_vec());
+        smol::block_on(async {
+            for n in 0..5 {
+                let verdict = if n % 2 == 0 {
+                    auth.verify_credentials(login("admin:x"), A).await
+                } else {
+                    auth.verify_header(Some(&basic("admin", "y")), A).await
+                };
+                assert_eq!(verdict, Verdict::Wrong);
+            }
+            let closed = auth.verify_credentials(login("admin:secret"), A).await;
+            assert!(matches!(closed, Verdict::TooMany { .. }), "{closed:?}");
+            assert_eq!(auth.verify_credentials(login("admin:secret"), B).await, Verdict::Granted);
+            assert!(auth.is_verified(Some(&basic("admin", "secret"))), "one login for both ways");
         });
     }
 

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use async_io::Async;
 use rustix::net::sockopt;
-use smol::future::yield_now;
+use smol::future::{or, yield_now};
 
 use crate::http::access_core;
 use crate::http::chunked_core::{ChunkError, Decoder};
-use crate::http::gate::{Gate, Refusal, Slot};
+use crate::http::gate::{Admitted, Gate, LOGIN_BYTES_MAX, Refusal, Slot};
 use crate::http::head_core::{self, BODY_BYTES_MAX, Body, HEAD_BYTES_MAX, Reject, Request};
 use crate::http::quota::Held;
 use crate::http::reply_core::{Frame, Persist};
@@ -26,6 +26,7 @@ use crate::http::wire;
 const READ_BYTES: usize = 2 << 10;
 /// Bytes thrown away after a reply that ends the connection.
 const LINGER_BYTES_MAX: usize = 256 << 10;
+const LOGIN_TOO_LARGE: Reject = Reject { status: 413, what: "the body of a login is over 4 KiB" };
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Why a connection ends.
@@ -114,22 +115,24 @@ impl Conn {
         };
         self.gate.count().requests.add();
         let admitted = self.gate.admit(&request, self.peer).await;
-        let admitted = admitted.and_then(|()| self.room_for_body(&request));
+        let admitted = admitted.and_then(|who| Ok((who, self.room_for_body(&request)?)));
         // Who is refused is not asked for the body; else it is read to its end, to find the next
         // request and because framing is judged first, but it is not kept.
         let waits = request.expects_continue && self.buf.is_empty();
-        let keeps = matches!(admitted, Ok(Some(_)));
+        let room = admitted.as_ref().ok().and_then(|(_, held)| held.as_ref().map(Held::units));
         let bytes = match (&admitted, waits) {
             (Err(_), true) => Vec::new(),
             (Ok(_), true) => {
                 self.write(CONTINUE).await?;
-                self.read_body(&request, keeps).await?
+                self.read_body(&request, room).await?
             }
-            (_, false) => self.read_body(&request, keeps).await?,
+            (_, false) => self.read_body(&request, room).await?,
         };
         let mut frame = self.frame(Some(&request));
         match admitted {
-            Ok(held) => self.respond(&request, KeptBody { bytes, _held: held }, frame).await,
+            Ok((who, held)) => {
+                self.respond_within(&request, KeptBody { bytes, _held: held }, who, frame).await
+            }
             Err(refusal) => {
                 if waits {
                     frame.persist = Persist::Close; // whether the body comes is anyone's guess
@@ -137,6 +140,25 @@ impl Conn {
                 self.refuse(&request, &frame, &refusal).await
             }
         }
+    }
+
+    /// Answers; where that takes long, no longer than the session lives that may ask for it.
+    async fn respond_within(
+        &mut self,
+        request: &Request,
+        body: KeptBody,
+        who: Admitted,
+        frame: Frame,
+    ) -> Result<(), Stop> {
+        let Some(session) = who.session.filter(|_| access_core::is_media(request.path())) else {
+            return self.respond(request, body, who, frame).await;
+        };
+        let auth = Rc::clone(&self.gate.config.auth);
+        let ended = async {
+            auth.session_ended(session).await;
+            Err(Stop::Gone)
+        };
+        or(self.respond(request, body, who, frame), ended).await
     }
 
     /// Length of the head that `buf` begins with, or why there is none.
@@ -177,38 +199,44 @@ impl Conn {
     /// Room for a body that a handler will look at; `None` for one that is not to be kept, for nobody
     /// without a password may fill memory, and only resources of the API take a body.
     fn room_for_body(&self, request: &Request) -> Result<Option<Held>, Refusal> {
+        let is_login = access_core::is_login(&request.method, request.path());
+        let bytes_max = if is_login { LOGIN_BYTES_MAX } else { BODY_BYTES_MAX };
         let bytes = match request.body {
             Body::None => return Ok(None),
+            Body::Length(length) if length > bytes_max => {
+                return Err(Refusal::new(LOGIN_TOO_LARGE.status, LOGIN_TOO_LARGE.what));
+            }
             Body::Length(length) => length,
-            Body::Chunked => BODY_BYTES_MAX,
+            Body::Chunked => bytes_max,
         };
         let is_read = matches!(request.method.as_str(), "POST" | "PUT");
         if !is_read || !request.path().starts_with("/api/") {
             return Ok(None);
         }
-        let held = self.gate.bodies.take(bytes).ok_or_else(|| {
+        let bodies = if is_login { &self.gate.logins } else { &self.gate.bodies };
+        let held = bodies.take(bytes).ok_or_else(|| {
             self.gate.count().bodies_full.add();
             Refusal::retry_after(503, "too many requests with a body at once", 1)
         })?;
         Ok(Some(held))
     }
 
-    /// The whole body; an empty one if it is not to be kept.
-    async fn read_body(&mut self, request: &Request, keep: bool) -> Result<Vec<u8>, Stop> {
+    /// The whole body, for which there is `room` in bytes; an empty one if it is not to be kept.
+    async fn read_body(&mut self, request: &Request, room: Option<usize>) -> Result<Vec<u8>, Stop> {
         if request.body == Body::None {
             return Ok(Vec::new());
         }
         self.slot.mark_waiting();
         let mut body = Vec::new();
         let mut sink = |data: &[u8]| {
-            if keep {
+            if room.is_some() {
                 body.extend_from_slice(data);
             }
         };
         let read = match request.body {
             Body::None => Ok(()),
             Body::Length(length) => self.read_length(length, &mut sink).await,
-            Body::Chunked => self.read_chunks(&mut sink).await,
+            Body::Chunked => self.read_chunks(room.unwrap_or(BODY_BYTES_MAX), &mut sink).await,
         };
         self.slot.mark_busy();
         match read {
@@ -238,11 +266,21 @@ impl Conn {
         }
     }
 
-    async fn read_chunks(&mut self, sink: &mut impl FnMut(&[u8])) -> Result<(), BodyError> {
+    async fn read_chunks(
+        &mut self,
+        bytes_max: usize,
+        sink: &mut impl FnMut(&[u8]),
+    ) -> Result<(), BodyError> {
         let deadline = Instant::now() + self.gate.deadlines().body;
-        let mut decoder = Decoder::new(BODY_BYTES_MAX);
+        let mut decoder = Decoder::new(bytes_max);
         loop {
-            let used = decoder.feed(&self.buf, &mut *sink)?;
+            let used = decoder.feed(&self.buf, &mut *sink).map_err(|err| match err {
+                ChunkError::TooLarge if bytes_max < BODY_BYTES_MAX => LOGIN_TOO_LARGE,
+                ChunkError::TooLarge => head_core::BODY_TOO_LARGE,
+                ChunkError::Malformed => {
+                    Reject { status: 400, what: "the body's chunks are malformed" }
+                }
+            })?;
             self.buf.drain(..used);
             if decoder.is_done() {
                 return Ok(());
@@ -345,13 +383,8 @@ impl From<io::Error> for BodyError {
     }
 }
 
-impl From<ChunkError> for BodyError {
-    fn from(err: ChunkError) -> Self {
-        Self::Rejected(match err {
-            ChunkError::TooLarge => head_core::BODY_TOO_LARGE,
-            ChunkError::Malformed => {
-                Reject { status: 400, what: "the body's chunks are malformed" }
-            }
-        })
+impl From<Reject> for BodyError {
+    fn from(reject: Reject) -> Self {
+        Self::Rejected(reject)
     }
 }

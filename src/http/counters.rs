@@ -74,6 +74,8 @@ counters! {
     auth_limited,
     /// Requests that found too many passwords being checked (503).
     auth_busy,
+    /// Sessions that ended because the table was full and another one logged in.
+    sessions_displaced,
     /// Requests that found the queue to the REST layer full (503).
     upstream_full,
     /// Exchanges with the REST layer that failed or took too long.

@@ -28,7 +28,7 @@ use crate::http::listener::Listener;
 use crate::http::quota::{Quota, Shares};
 use crate::http::rate_core::{PeerKey, Rate, RateTable};
 use crate::http::upstream::Upstream;
-use crate::http::viewer::LiveService;
+use crate::http::viewer::{LiveService, OrderService};
 use crate::nvr::snapshot::SnapshotCell;
 use crate::system::drive::Timer;
 
@@ -43,6 +43,10 @@ const MEDIA_RATE: Rate = Rate { per_minute: 400 * 60, burst: 400 };
 const PEERS_MAX: usize = 256;
 /// Bytes of all bodies that are kept for the REST layer: 32 of the largest, and thousands of usual ones.
 const BODIES_BYTES_MAX: usize = 32 * BODY_BYTES_MAX;
+/// Bytes of a login's body: a name and a password with every character escaped.
+pub(super) const LOGIN_BYTES_MAX: usize = 4 << 10;
+/// Bytes of the bodies of all logins, which anybody may send.
+const LOGINS_BYTES_MAX: usize = 32 * LOGIN_BYTES_MAX;
 /// An error of the listener that lasts is logged this often.
 const ACCEPT_LOG_EVERY_MS: u64 = 60_000;
 /// Connections closed when the system has no descriptor for a new one.
@@ -98,6 +102,8 @@ pub struct GateConfig {
     pub deadlines: Deadlines,
     /// Serves what a `lightnvr-live` orders.
     pub live: Option<Rc<dyn LiveService>>,
+    /// Serves what a `lightnvr-order` asks for.
+    pub orders: Option<Rc<dyn OrderService>>,
 }
 
 impl GateConfig {
@@ -109,7 +115,7 @@ impl GateConfig {
         hostname: String,
     ) -> Self {
         let (caps, deadlines) = (CAPS, Deadlines::default());
-        Self { upstream, snapshot, auth, hostname, caps, deadlines, live: None }
+        Self { upstream, snapshot, auth, hostname, caps, deadlines, live: None, orders: None }
     }
 }
 
@@ -135,12 +141,20 @@ impl Refusal {
     }
 }
 
+/// Who may pass, and as whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admitted {
+    /// The session of the request's cookie.
+    pub session: Option<u64>,
+}
+
 /// The gate. Lives on the executor.
 pub struct Gate {
     pub(super) config: GateConfig,
     pub(super) upstream: Upstream,
     pub(super) files: Rc<Shares>,
     pub(super) bodies: Rc<Quota>,
+    pub(super) logins: Rc<Quota>,
     table: RefCell<ConnTable<Task<()>>>,
     ordinary: RefCell<RateTable<PEERS_MAX>>,
     media: RefCell<RateTable<PEERS_MAX>>,
@@ -159,6 +173,7 @@ impl Gate {
             upstream: Upstream::new(config.upstream.clone(), config.deadlines.exchange),
             files: Shares::new(FILES_MAX, FILES_PER_PEER_MAX),
             bodies: Quota::new(BODIES_BYTES_MAX),
+            logins: Quota::new(LOGINS_BYTES_MAX),
             table: RefCell::new(ConnTable::new(config.caps)),
             ordinary: RefCell::new(RateTable::new(ORDINARY_RATE)),
             media: RefCell::new(RateTable::new(MEDIA_RATE)),
@@ -275,31 +290,49 @@ impl Gate {
         &self,
         request: &Request,
         peer: std::net::IpAddr,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Admitted, Refusal> {
         let settings = &self.config.snapshot.load().settings;
+        let auth = &self.config.auth;
         let authorization = request.authorization.as_ref().map(|secret| secret.0.as_slice());
-        let needs_password =
-            settings.web_auth_enabled && access_core::needs_password(request.path());
-        self.check_rate(
-            request,
-            peer,
-            !needs_password || self.config.auth.is_verified(authorization),
-        )?;
+        let cookie = request.cookie.as_ref().map(|secret| secret.0.as_slice());
+        let is_api = access_core::needs_password(request.path());
+        let needs_password = is_api
+            && settings.web_auth_enabled
+            && !access_core::is_login(&request.method, request.path());
+        let session = auth.find_session(cookie.filter(|_| is_api));
+        let is_trusted = !needs_password || session.is_some() || auth.is_verified(authorization);
+        self.check_rate(request, peer, is_trusted)?;
         let allowed = &settings.allowed_hosts;
         let host_ok = |h: &String| access_core::host_allowed(h, &self.config.hostname, allowed);
         if !request.host.as_ref().is_none_or(host_ok) {
             return Err(self.forbid("this host name is not in the setting allowed_hosts"));
         }
-        if needs_password {
-            let verdict = self.config.auth.verify_header(authorization, peer).await;
-            self.check_verdict(verdict, peer)?;
+        if needs_password && session.is_none() {
+            let verdict = auth.verify_header(authorization, peer).await;
+            self.check_verdict(verdict, request, peer)?;
         }
-        let foreign = |o: &Vec<u8>| !access_core::origin_is_host(o, request.host.as_deref());
-        if access_core::is_changing(&request.method) && request.origin.as_ref().is_some_and(foreign)
-        {
-            return Err(self.forbid("a page of another origin may not change anything here"));
+        self.check_origin(request, needs_password && session.is_some())?;
+        Ok(Admitted { session })
+    }
+
+    /// A page of another site may not change anything: not with the password that the browser sends by
+    /// itself, and still less with the cookie, where a request has to prove where it comes from.
+    fn check_origin(&self, request: &Request, goes_by_cookie: bool) -> Result<(), Refusal> {
+        if !access_core::is_changing(&request.method) {
+            return Ok(());
         }
-        Ok(())
+        let is_ours = |o: &Vec<u8>| access_core::origin_is_host(o, request.host.as_deref());
+        match request.origin.as_ref().map(is_ours) {
+            Some(true) => Ok(()),
+            Some(false) => {
+                Err(self.forbid("a page of another origin may not change anything here"))
+            }
+            None if goes_by_cookie && !request.is_from_page => Err(self.forbid(
+                "a change that goes by the session's cookie needs the header \
+                 X-Requested-With: lightnvr, or an Origin that is this host",
+            )),
+            None => Ok(()),
+        }
     }
 
     fn forbid(&self, what: &'static str) -> Refusal {
@@ -321,11 +354,19 @@ impl Gate {
         })
     }
 
-    fn check_verdict(&self, verdict: Verdict, peer: std::net::IpAddr) -> Result<(), Refusal> {
+    pub(super) fn check_verdict(
+        &self,
+        verdict: Verdict,
+        request: &Request,
+        peer: std::net::IpAddr,
+    ) -> Result<(), Refusal> {
         let unauthorized = |count: &Count, what| {
             count.add();
             let challenge = "Basic realm=\"LightNVR\", charset=\"UTF-8\"";
-            let fields = vec![("WWW-Authenticate".into(), challenge.into())];
+            // Over the page the browser must not open its own window: the page has a form.
+            let is_said = !request.is_from_page;
+            let said = is_said.then(|| ("WWW-Authenticate".into(), challenge.into()));
+            let fields = said.into_iter().collect();
             Err(Refusal { status: 401, what, fields })
         };
         match verdict {
@@ -350,6 +391,10 @@ impl Gate {
 
     pub(super) fn deadlines(&self) -> &Deadlines {
         &self.config.deadlines
+    }
+
+    pub(super) fn orders(&self) -> Option<Rc<dyn OrderService>> {
+        self.config.orders.clone()
     }
 
     pub(super) fn live(&self) -> Option<Rc<dyn LiveService>> {

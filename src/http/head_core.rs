@@ -83,6 +83,9 @@ pub struct Request {
     /// `Expect: 100-continue`: the client waits before it sends the body.
     pub expects_continue: bool,
     pub authorization: Option<Secret>,
+    pub cookie: Option<Secret>,
+    /// `X-Requested-With: lightnvr`: our own page asks. Another site's can't say so without our leave (CORS).
+    pub is_from_page: bool,
     pub origin: Option<Vec<u8>>,
     /// The key of a request to become a WebSocket of version 13 (RFC 6455 section 4.2.1).
     pub websocket_key: Option<String>,
@@ -168,6 +171,8 @@ pub fn parse(head: &[u8]) -> Result<Request, Reject> {
         body,
         expects_continue: expects_continue(&raw, is_http10, body)?,
         authorization: raw.authorization.map(|v| Secret(v.to_vec())),
+        cookie: raw.cookie.map(|v| Secret(v.to_vec())),
+        is_from_page: raw.requested_with.is_some_and(|v| v.eq_ignore_ascii_case(b"lightnvr")),
         origin: raw.origin.map(<[u8]>::to_vec),
         websocket_key: websocket_key(&raw, is_http10, method),
         fields: fields_of(&raw),
@@ -197,6 +202,8 @@ struct Raw<'a> {
     transfer_encoding: Option<&'a [u8]>,
     expect: Option<&'a [u8]>,
     authorization: Option<&'a [u8]>,
+    cookie: Option<&'a [u8]>,
+    requested_with: Option<&'a [u8]>,
     origin: Option<&'a [u8]>,
     websocket_key: Option<&'a [u8]>,
     websocket_version: Option<&'a [u8]>,
@@ -220,6 +227,8 @@ fn collect<'a>(headers: &[httparse::Header<'a>]) -> Result<Raw<'a>, Reject> {
             "transfer-encoding" => &mut raw.transfer_encoding,
             "expect" => &mut raw.expect,
             "authorization" => &mut raw.authorization,
+            "cookie" => &mut raw.cookie,
+            "x-requested-with" => &mut raw.requested_with,
             "origin" => &mut raw.origin,
             "sec-websocket-key" => &mut raw.websocket_key,
             "sec-websocket-version" => &mut raw.websocket_version,

@@ -34,6 +34,13 @@ impl Quota {
     }
 }
 
+impl Held {
+    /// How many units these are.
+    pub fn units(&self) -> usize {
+        self.units
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.quota.used.set(self.quota.used.get() - self.units);

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
 
 use crate::api::wire;
+use crate::http::head_core::Secret;
 use crate::http::range_core::FileMeta;
 
 /// Bytes of a reply's head from the REST layer.
@@ -49,6 +50,12 @@ pub struct ReplyHead {
     pub live: Option<wire::LiveOrder>,
     /// The body that was sent held a wrong password.
     pub is_wrong_password: bool,
+    /// `lightnvr-order`: what the recorder itself is to do. It may hold a camera's password.
+    pub order: Option<Secret>,
+    /// Credentials to be checked for a session.
+    pub login: Option<Secret>,
+    /// The session of the request is to end.
+    pub is_logout: bool,
 }
 
 /// Parses a reply's head; `None` while it is not whole. The text of an error says what is wrong.
@@ -70,6 +77,9 @@ pub fn parse_reply(buf: &[u8]) -> Result<Option<(ReplyHead, usize)>, &'static st
         file: None,
         live: None,
         is_wrong_password: false,
+        order: None,
+        login: None,
+        is_logout: false,
     };
     let mut order = OrderParts::default();
     for header in parsed.headers.iter() {
@@ -112,6 +122,12 @@ fn take_field(
             head.live = Some(wire::LiveOrder::parse(value).ok_or("a live order is malformed")?);
         }
         wire::WRONG_PASSWORD => head.is_wrong_password = true,
+        wire::LOG_IN => {
+            let credentials = wire::decode_percent(value).ok_or("credentials are not encoded")?;
+            head.login = Some(Secret(credentials.into_bytes()));
+        }
+        wire::ORDER => head.order = Some(Secret(value.as_bytes().to_vec())),
+        wire::LOG_OUT => head.is_logout = true,
         other if other.starts_with("lightnvr-") => {}
         _ => head.fields.push((name.to_owned(), value.to_owned())),
     }

@@ -6,10 +6,11 @@
 
 use std::rc::Rc;
 
+use crate::api::wire::Order;
 use crate::http::chunked_core::{self, CHUNK_END, LAST_CHUNK};
 use crate::http::conn::{Conn, KeptBody, Stop};
 use crate::http::file::Transfer;
-use crate::http::gate::Refusal;
+use crate::http::gate::{Admitted, Refusal};
 use crate::http::head_core::Request;
 use crate::http::range_core::{self, Plan};
 use crate::http::rate_core::PeerKey;
@@ -28,11 +29,12 @@ impl Conn {
         &mut self,
         request: &Request,
         body: KeptBody,
+        who: Admitted,
         mut frame: Frame,
     ) -> Result<(), Stop> {
         let id = self.gate.next_request_id();
         frame.request_id = Some(id.clone());
-        let bytes = upstream::encode_request(request, &body.bytes, &id);
+        let bytes = upstream::encode_request(request, &body.bytes, &id, who.session);
         let auth = Rc::clone(&self.gate.config.auth);
         // The password in the body is a guess like one in a header, and is limited before it is tried.
         let is_guess = request.method == "PUT" && request.path() == PASSWORD_PATH;
@@ -59,6 +61,21 @@ impl Conn {
         };
         if let Some(order) = reply.head.file.take_if(|_| reply.head.status == 200) {
             return self.send_file(request, &frame, reply.head.fields, &order).await;
+        }
+        if let Some(credentials) = reply.head.login.take() {
+            return self.log_in(request, &frame, reply, credentials, who.session).await;
+        }
+        if reply.head.is_logout {
+            return self.log_out(request, &frame, reply, who.session).await;
+        }
+        if let (Some(order), Some(orders)) = (reply.head.order.take(), self.gate.orders()) {
+            let order = std::str::from_utf8(&order.0).ok().and_then(Order::parse);
+            let Some(order) = order else {
+                log::error!("request {id}: an order that is none");
+                let refusal = Refusal::new(500, "internal error");
+                return self.refuse(request, &frame, &refusal).await;
+            };
+            return orders.serve(order, Viewer::new(self, request, frame)).await;
         }
         if let (Some(order), Some(live)) = (&reply.head.live, self.gate.live()) {
             return live.serve(order, Viewer::new(self, request, frame)).await;
@@ -102,7 +119,7 @@ impl Conn {
         Ok(self.write(&reply).await?)
     }
 
-    async fn send_whole(
+    pub(super) async fn send_whole(
         &mut self,
         request: &Request,
         frame: &Frame,

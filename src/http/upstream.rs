@@ -15,7 +15,7 @@ use async_io::Async;
 use smol::future::yield_now;
 use smol::lock::Semaphore;
 
-use crate::api::wire::{INTERNAL, REQUEST_ID};
+use crate::api::wire::{INTERNAL, REQUEST_ID, SESSION};
 use crate::http::chunked_core::Decoder;
 use crate::http::head_core::Request;
 use crate::http::quota::{Held, Quota};
@@ -268,8 +268,16 @@ impl Reader<'_> {
 }
 
 /// The request as the REST layer gets it: method, target, the fields it may know, and the body.
-pub fn encode_request(request: &Request, body: &[u8], request_id: &str) -> Vec<u8> {
+pub fn encode_request(
+    request: &Request,
+    body: &[u8],
+    request_id: &str,
+    session: Option<u64>,
+) -> Vec<u8> {
     let mut out = encode_start(&request.method, &request.target, request_id);
+    if let Some(session) = session {
+        out.push_str(&format!("{SESSION}: {session}\r\n"));
+    }
     let fields = &request.fields;
     for (name, value) in [
         ("Content-Type", &fields.content_type),

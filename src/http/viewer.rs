@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::time::Instant;
 
-use crate::api::wire::LiveOrder;
+use crate::api::wire::{LiveOrder, Order};
 use crate::http::access_core;
 use crate::http::conn::Conn;
 pub use crate::http::conn::Stop;
@@ -28,6 +28,12 @@ pub type Serving<'a> = Pin<Box<dyn Future<Output = Result<(), Stop>> + 'a>>;
 pub trait LiveService {
     /// Serves one request to its end, on the connection's own task; dropped when that is closed.
     fn serve<'a>(&'a self, order: &'a LiveOrder, viewer: Viewer<'a>) -> Serving<'a>;
+}
+
+/// Whoever does what a `lightnvr-order` asks for.
+pub trait OrderService {
+    /// Serves one request to its end, on the connection's own task; dropped when that is closed.
+    fn serve<'a>(&'a self, order: Order, viewer: Viewer<'a>) -> Serving<'a>;
 }
 
 /// One request of a client, to be answered.

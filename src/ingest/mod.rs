@@ -1,6 +1,7 @@
 //! Ingest: what delivers packets. RTSP cameras and the test pattern, each a pure core under a thin shell.
 
 pub mod access_unit;
+pub mod advice;
 pub mod auth;
 pub mod depacketize_aac;
 pub mod depacketize_g711;
@@ -55,6 +56,8 @@ pub enum SourceEvent {
     Unit(Unit),
     /// Something the owner may want to know, in words, without any secret.
     Advice(String),
+    /// Why the camera's sound is left out; in words, as `Advice`.
+    NoSound(String),
 }
 
 /// Why a source ended, and so what happens next.

@@ -72,6 +72,8 @@ pub enum Command {
     ChangePassword {
         current: String,
         new: String,
+        /// The session that asks, which goes on; all others end.
+        session: Option<u64>,
         reply: Reply<()>,
     },
 }

@@ -43,6 +43,8 @@ pub struct Actual {
     pub keyframe_interval: f64,
     /// `aac`, `opus`, `pcma`, `pcmu`; `None` without audio.
     pub audio: Option<&'static str>,
+    /// Why there is no sound though the camera has some, or what it is turned into; in words.
+    pub audio_note: Option<String>,
 }
 
 /// One stream: configuration and state.
@@ -120,6 +122,8 @@ pub struct Snapshot {
     pub ledger: Vec<Entry>,
     /// By rising id of the stream.
     pub forecast: Vec<Forecast>,
+    /// The password is still the one that was made and printed at the first start.
+    pub is_initial_password: bool,
     /// When the executor published it, milliseconds of the monotonic clock since the program began.
     pub at_ms: u64,
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::RecordError;
-use super::attached::{Attached, Left, State};
+use super::attached::{Attached, Left, Redating, State};
 use super::cut_core::{Fragment, Opening};
 use super::disk::{self, Created, Disks, Opener};
 use super::recovery::OwnFiles;
@@ -23,8 +23,8 @@ use crate::ledger::journal_core::Journal;
 use crate::nvr::snapshot::RunningRecording;
 use crate::store::row::RecordingRow;
 use crate::store::{Change, Store};
-use crate::system::clock;
 use crate::system::pool::Pool;
+use crate::system::{clock, stats};
 
 /// Files synced in one job of the disk's thread: what is to be written meanwhile gets its turn in between.
 const SYNCED_AT_ONCE: usize = 16;
@@ -61,6 +61,10 @@ pub struct OpenRecordings {
     pub(super) own: OwnFiles,
     pub(super) next_id: Arc<AtomicU64>,
     open: RefCell<BTreeMap<u64, Open>>,
+    /// Goes into every row.
+    pub boot: u64,
+    /// What this life has to date anew, and whether that is done.
+    pub(super) redating: RefCell<Redating>,
 }
 
 /// What a round syncs of one file.
@@ -92,6 +96,8 @@ impl OpenRecordings {
             own: OwnFiles::default(),
             next_id: Arc::new(AtomicU64::new(next_id)),
             open: RefCell::default(),
+            boot: stats::boot_number(),
+            redating: RefCell::default(),
         })
     }
 
@@ -109,6 +115,11 @@ impl OpenRecordings {
             is_protected: open.row.is_protected,
         });
         running.collect()
+    }
+
+    /// Whether one that is being written began at such a time.
+    pub(super) fn has_begun(&self, is_asked: impl Fn(i64) -> bool) -> bool {
+        self.open.borrow().values().any(|open| is_asked(open.row.start_ms))
     }
 
     /// Whether this recording is being written.
@@ -138,7 +149,7 @@ impl OpenRecordings {
         opening: Opening,
         fragment: Fragment,
     ) -> Result<u64, RecordError> {
-        let (root, Attached { disk, pool }) = self.attached()?;
+        let (root, Attached { disk, pool, .. }) = self.attached()?;
         let start_ms = opening.start_ms;
         let own = self.own.clone();
         let (at_root, to_look_at) = (root.clone(), Arc::clone(&disk));
@@ -172,6 +183,7 @@ impl OpenRecordings {
             path: path_of(&root, &created),
             in_progress: true,
             is_protected: false,
+            boot: self.boot,
         };
         let open = Open {
             created: Arc::new(created),
@@ -332,15 +344,17 @@ impl OpenRecordings {
     /// One durable transaction on the store's disk thread, with what waits for the ledger.
     pub async fn commit(&self, mut changes: Vec<Change>) -> Result<(), RecordError> {
         let store = self.store.clone();
-        let entries = self.journal.borrow_mut().take_pending();
-        let spans = entries.iter().map(|e| Change::PutSpan(e.stream_id, e.layer, e.span));
-        changes.extend(spans);
+        let pending = self.journal.borrow_mut().take_pending();
+        let removed =
+            pending.removed.iter().map(|&(id, layer, at)| Change::RemoveSpan(id, layer, at));
+        let spans = pending.entries.iter().map(|e| Change::PutSpan(e.stream_id, e.layer, e.span));
+        changes.extend(removed.chain(spans));
         changes.push(Change::Alive(clock::wall_ms()));
         self.committed.set(Instant::now());
         let done = self.store_pool.run(move || store.commit(&changes)).await;
         let done = done.map_err(RecordError::Pool).and_then(|d| d.map_err(RecordError::Store));
         if done.is_err() {
-            self.journal.borrow_mut().put_back(entries);
+            self.journal.borrow_mut().put_back(pending);
         }
         done
     }

@@ -11,15 +11,15 @@ use std::time::Instant;
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::meter_core::Meter;
-use super::wall_core::RunClock;
+use super::stamp_core::Stamp;
 use crate::buffer::board_core::BufferView;
 use crate::buffer::ring::Take;
 use crate::buffer::spill::{Buffers, Feed};
 use crate::ingest::{SourceEvent, Unit};
 use crate::ledger::span_core::{Span, State as LedgerState};
 use crate::live::feed::Feed as LiveFeed;
-use crate::media::format::{AudioFormat, VideoFormat};
-use crate::media::packet::{Packet, Run, Track};
+use crate::media::format::{AudioCodec, AudioFormat, VideoFormat};
+use crate::media::packet::{Packet, Track};
 use crate::nvr::snapshot::{Actual, StreamStatus};
 use crate::system::clock;
 
@@ -42,21 +42,18 @@ const LOSSES_MAX: usize = 64;
 struct State {
     /// The recorder wants packets.
     is_recording: bool,
-    run: Option<Arc<Run>>,
-    runs: u32,
-    clock: Option<RunClock>,
+    stamp: Stamp,
     meter: Meter,
     video: Option<Arc<VideoFormat>>,
     status: StreamStatus,
     detail: String,
     advice: Vec<String>,
+    no_sound: Option<String>,
     record_error: Option<&'static str>,
     /// The same for the ledger.
     record_state: Option<LedgerState>,
     /// Retention allows no writing; why.
     hold: Option<&'static str>,
-    /// The wall clock stepped: the next keyframe begins by the new time.
-    is_clock_stale: bool,
     last_video: Option<LastVideo>,
     losses: Vec<Span>,
 }
@@ -70,6 +67,13 @@ struct LastVideo {
 }
 
 impl State {
+    /// Keeps a piece of advice, unless it is known or there are enough.
+    fn note_advice(&mut self, text: String) {
+        if self.advice.len() < ADVICE_MAX && !self.advice.contains(&text) {
+            self.advice.push(text);
+        }
+    }
+
     /// Notes the time of a picture, and a loss if it is long after the one before. A camera that sends one picture
     /// in ten seconds loses nothing in between.
     fn note_video(&mut self, wall_ms: i64) {
@@ -144,18 +148,16 @@ impl Hub {
         let (wake, ready) = bounded(1);
         let state = State {
             is_recording,
-            run: None,
-            runs: 0,
-            clock: None,
+            stamp: Stamp::default(),
             meter: Meter::default(),
             video: None,
             status: StreamStatus::Connecting,
             detail: String::new(),
             advice: Vec::new(),
+            no_sound: None,
             record_error: None,
             record_state: None,
             hold: None,
-            is_clock_stale: false,
             last_video: None,
             losses: Vec::new(),
         };
@@ -191,57 +193,34 @@ impl Hub {
         match event {
             SourceEvent::Started { video, audio } => self.start_run(video, audio),
             SourceEvent::AudioChanged(audio) => {
-                let mut state = self.state.borrow_mut();
-                if let Some(run) = &state.run {
-                    state.run = Some(Arc::new(Run { id: run.id, audio: Some(audio) }));
-                }
+                self.state.borrow_mut().stamp.set_audio(audio);
             }
             SourceEvent::Unit(unit) => self.push(unit),
-            SourceEvent::Advice(text) => {
+            SourceEvent::Advice(text) => self.state.borrow_mut().note_advice(text),
+            SourceEvent::NoSound(why) => {
                 let mut state = self.state.borrow_mut();
-                if state.advice.len() < ADVICE_MAX && !state.advice.contains(&text) {
-                    state.advice.push(text);
-                }
+                state.no_sound = Some(why.clone());
+                state.note_advice(why);
             }
         }
     }
 
     fn start_run(&self, video: Option<Arc<VideoFormat>>, audio: Option<Arc<AudioFormat>>) {
         let mut state = self.state.borrow_mut();
-        state.runs = state.runs.wrapping_add(1);
-        state.run = Some(Arc::new(Run { id: state.runs, audio }));
-        state.clock = None;
+        state.stamp.start(audio);
         state.last_video = None;
         state.video = video;
-        state.advice.clear();
     }
 
     fn push(&self, unit: Unit) {
         let now_ms = self.now_ms();
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
-        let Some(run) = state.run.clone() else { return };
-        let mut packet = Packet {
-            seq: 0,
-            run,
-            track: unit.track,
-            pts: unit.pts,
-            dts: unit.dts,
-            is_key: unit.is_key,
-            is_damaged: unit.is_damaged,
-            wall_ms: 0,
-            data: unit.data,
-        };
-        let timescale = i64::from(packet.timescale().max(1));
-        let media_ms = (i128::from(packet.pts) * 1000).div_euclid(i128::from(timescale)) as i64;
-        let arrived_ms = clock::wall_ms();
-        if state.is_clock_stale && packet.is_video_key() {
-            state.is_clock_stale = false;
-            state.clock = None;
+        let stamped = state.stamp.packet(unit, clock::wall_ms());
+        let Some((packet, is_dated_anew)) = stamped else { return };
+        if is_dated_anew {
             state.last_video = None;
         }
-        let run_clock = state.clock.get_or_insert_with(|| RunClock::new(media_ms, arrived_ms));
-        packet.wall_ms = run_clock.wall_ms(media_ms, arrived_ms);
         let is_video = packet.is_video();
         if is_video {
             state.note_video(packet.wall_ms);
@@ -283,7 +262,12 @@ impl Hub {
 
     /// The source has ended: what waits is still recorded, then the file is finished.
     pub fn end_run(&self) {
-        self.state.borrow_mut().run = None;
+        let mut state = self.state.borrow_mut();
+        state.stamp.end();
+        // It comes before a run begins.
+        state.advice.clear();
+        state.no_sound = None;
+        drop(state);
         self.wake_recorder();
         self.live.end_run();
     }
@@ -373,7 +357,7 @@ impl Hub {
 
     /// The wall clock stepped: from the next keyframe on packets are dated anew.
     pub fn note_clock_step(&self) {
-        self.state.borrow_mut().is_clock_stale = true;
+        self.state.borrow_mut().stamp.note_clock_step();
     }
 
     /// Bytes a second that the source delivers.
@@ -394,7 +378,7 @@ impl Hub {
     /// Whether nothing more will come for the file that is open: no run, or no recording wanted.
     pub fn is_idle(&self) -> bool {
         let state = self.state.borrow();
-        state.run.is_none() || !state.is_recording || state.hold.is_some()
+        state.stamp.run().is_none() || !state.is_recording || state.hold.is_some()
     }
 
     /// Resolves when the recorder should look again for another reason than a packet.
@@ -417,7 +401,10 @@ impl Hub {
         let now_ms = self.now_ms();
         let state = self.state.borrow();
         let (fps, bitrate) = state.meter.rates(now_ms);
-        let audio = state.run.as_ref().and_then(|run| run.audio.as_ref());
+        let audio = state.stamp.run().and_then(|run| run.audio.as_ref());
+        let as_flac = audio.filter(|audio| audio.codec == AudioCodec::Flac);
+        let as_flac =
+            as_flac.map(|_| "recorded and shown as FLAC, which keeps every sample".to_owned());
         let actual = state.video.as_ref().map(|video| Actual {
             codec: video.codec.name(),
             width: video.width,
@@ -426,6 +413,7 @@ impl Hub {
             bitrate,
             keyframe_interval: (state.meter.keyframe_interval_s() * 100.0).round() / 100.0,
             audio: audio.map(|audio| audio.source_codec),
+            audio_note: as_flac.or_else(|| state.no_sound.clone()),
         });
         let (mut status, mut detail) = (state.status, state.detail.clone());
         if status == StreamStatus::Connected {

@@ -70,6 +70,7 @@ pub fn row(id: u64, size: u64) -> RecordingRow {
         ),
         in_progress: false,
         is_protected: false,
+        boot: 0,
     }
 }
 
@@ -139,6 +140,7 @@ impl Rig {
             ailments: vec![],
             ledger: vec![],
             forecast: vec![],
+            is_initial_password: false,
             at_ms: 0,
         });
         let rows = Rows::open(&dir.join("store"));
@@ -320,7 +322,7 @@ impl State {
                 }
                 drop(reply.try_send(checked.map_err(CommandError::BadField)));
             }
-            Command::ChangePassword { current, new, reply } => {
+            Command::ChangePassword { current, new, reply, .. } => {
                 let is_right = current == self.password;
                 if is_right {
                     self.password = new;

@@ -94,6 +94,7 @@ impl Bench {
                 ailments: Vec::new(),
                 ledger: Vec::new(),
                 forecast: Vec::new(),
+                is_initial_password: false,
                 at_ms: 0,
             }),
             started,

@@ -54,6 +54,7 @@ pub fn start(change: impl FnOnce(&mut GateConfig) + Send + 'static) -> Rig {
         ailments: Vec::new(),
         ledger: Vec::new(),
         forecast: Vec::new(),
+        is_initial_password: false,
         at_ms: 0,
     });
     let (listeners, receiver) = bounded(1);
@@ -156,7 +157,14 @@ fn answer_one(mut stream: &UnixStream, dir: &Path) -> bool {
             return stream.write_all(b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n").is_ok();
         }
         "/api/v1/pages" => page(query),
-        "/api/v1/file" => (order(&file, query), Vec::new()),
+        "/api/v1/file" | "/api/v1/recordings/1/download" => (order(&file, query), Vec::new()),
+        "/api/v1/session" if asked.method == "POST" => {
+            let credentials = String::from_utf8_lossy(&asked.body);
+            (format!("lightnvr-log-in: {credentials}\r\n"), echo(&asked))
+        }
+        "/api/v1/session" if asked.method == "DELETE" => {
+            ("lightnvr-log-out: 1\r\n".into(), b"{}".to_vec())
+        }
         "/api/v1/password" if asked.body == b"wrong" => {
             ("lightnvr-wrong-password: 1\r\n".into(), b"{}".to_vec())
         }
