@@ -73,6 +73,10 @@ class Farm:
         line = re.search(r"^Farm: (.*)\r$", answer, re.M)[1]
         return {name: int(value) for name, value in (pair.split("=") for pair in line.split())}
 
+    def cpu_s(self):
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
     def stop(self):
         self.process.kill()
         self.process.wait()
@@ -282,10 +286,11 @@ def measure(name, streams, farm, args):
                 time.sleep(0.2)
             time.sleep(args.warm_up)
             counts, written, cpu, parts = farm.counts(), tool.written(), tool.cpu_s(), tool.user_system_s()
+            farm_cpu = farm.cpu_s()
             began = time.monotonic()
             time.sleep(args.seconds)
             seconds = time.monotonic() - began
-            cpu = tool.cpu_s() - cpu
+            cpu, farm_cpu = tool.cpu_s() - cpu, farm.cpu_s() - farm_cpu
             parts = [now - then for now, then in zip(tool.user_system_s(), parts)]
             written, peak = tool.written() - written, tool.memory_mb("VmHWM")
             now = farm.counts()
@@ -304,6 +309,7 @@ def measure(name, streams, farm, args):
             # What the farm could not send, because nobody read it, and what is not in the files.
             "pictures_lost": now["skipped"] - counts["skipped"] + tool.lost_in_files(),
             "farm_on_time": round(pictures / expected, 3),
+            "farm_cpu_s_per_stream_minute": round(farm_cpu / streams / seconds * 60, 4),
         }
         if name == "ours":
             figures["start_up_s"] = round(tool.start_up_s, 3)
