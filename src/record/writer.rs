@@ -51,6 +51,7 @@ pub async fn run(
         let packet = hub.take();
         let is_loading = packet == Take::Loading;
         let is_empty = packet == Take::Empty;
+        let has_more = matches!(packet, Take::Packet(_));
         match packet {
             Take::Packet(packet) => cutter.push(packet, &config.borrow(), &mut cuts),
             Take::Empty if hub.is_idle() || stop.is_asked() => {
@@ -58,7 +59,7 @@ pub async fn run(
             }
             Take::Empty | Take::Loading => {}
         }
-        match writing.carry_out_all(&mut cuts, &recordings, &config).await {
+        match writing.carry_out_all(&mut cuts, has_more, &recordings, &config).await {
             Ok(false) => {}
             Ok(true) => {
                 hub.set_record_error(None);
@@ -113,9 +114,14 @@ impl Writing {
     async fn carry_out_all(
         &mut self,
         cuts: &mut Vec<Cut>,
+        has_more: bool,
         recordings: &Rc<OpenRecordings>,
         config: &RefCell<CutConfig>,
     ) -> Result<bool, RecordError> {
+        if has_more {
+            // A disk that is slower than pictures come is waited for: what it does not take stays in the ring.
+            self.settle().await?;
+        }
         self.look()?;
         let mut is_written = false;
         for cut in cuts.drain(..) {
