@@ -308,6 +308,16 @@ impl Board {
                 || self.to_spill().is_some())
     }
 
+    /// The same after a packet came to ring `id`, without a look at all the others while that one is content.
+    pub fn has_work_of(&self, id: u32) -> bool {
+        let is_content = |ring: &Ring| {
+            ring.wanted().is_none()
+                && self.spilling != Some(id)
+                && !is_above(if self.is_pressed { SPILL_START_PRESSED } else { SPILL_START }, ring)
+        };
+        !self.rings.get(&id).is_some_and(is_content) && self.has_work()
+    }
+
     /// The next thing to write or read; its end must be told by `end_write` or `end_load`.
     pub fn next_op(&mut self, now_ms: u64) -> Option<Op> {
         if self.busy.is_some() {

@@ -5,7 +5,7 @@
 
 pub mod board_core;
 #[cfg(test)]
-mod buffer_tests;
+pub(crate) mod buffer_tests;
 pub mod pressure_core;
 pub mod ring;
 pub mod spill;

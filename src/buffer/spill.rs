@@ -324,7 +324,9 @@ impl Feed {
     /// Numbers `packet` and keeps it, if need be at the cost of others. Gives it back shared, kept or not.
     pub fn push(&self, packet: Packet) -> Arc<Packet> {
         let packet = self.buffers.board.borrow_mut().push(self.id, packet);
-        self.buffers.tell_work();
+        if self.buffers.board.borrow().has_work_of(self.id) {
+            let _ = self.buffers.work.try_send(());
+        }
         packet
     }
 

@@ -9,6 +9,7 @@ pub mod depacketize_h264;
 pub mod depacketize_h265;
 pub mod depacketize_mjpeg;
 pub mod depacketize_opus;
+pub mod gather;
 pub mod habits_core;
 pub mod jpeg_header;
 pub mod offset;

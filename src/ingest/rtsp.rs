@@ -8,21 +8,23 @@ use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_io::Async;
-use smol::future::FutureExt;
+use smol::future::{FutureExt, pending};
 
 use super::auth::Auth;
+use super::gather::Gathering;
 use super::rtsp_message::ITEM_BYTES_MAX;
 use super::session_core::{End, Memory, SessionCore};
 use super::udp::Sockets;
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent};
 use crate::config::transport::Transport;
-use crate::system::clock;
-use crate::system::drive::Timer;
+use crate::system::drive::{self, Timer};
+use crate::system::{clock, memory};
 
 /// From the name to the open connection.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -30,18 +32,13 @@ pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
 pub const TEARDOWN_WAIT: Duration = Duration::from_millis(500);
 /// One read; with 16 cameras some 2 ms of work between two awaits at the very most.
 pub const READ_BYTES: usize = 256 << 10;
-/// How long packets gather before they are read, once pictures flow. All sessions read at the same
-/// moments, so that one wake-up serves them all: it is the wake-ups that cost, not the bytes.
-pub const GATHER: Duration = Duration::from_millis(40);
-/// Instead, after a read that may have filled the receive window: the camera must not wait for it.
+/// How long packets gather after a read that may have filled the receive window, instead of `GATHER`: the camera must
+/// not wait for it.
 const GATHER_BUSY: Duration = Duration::from_millis(5);
-/// A read of fewer bytes is none, for the window starts at 64 KiB; a larger one is if it took this share of the
+/// A read of fewer bytes has not, for the window starts at 64 KiB; a larger one may have if it took this share of the
 /// receive buffer, of which the window is half.
 const BUSY_BYTES: usize = 48 << 10;
 const BUSY_SHARE: (usize, usize) = (3, 8);
-/// Moments without a byte before the socket is asked to tell when there are some: a camera of one
-/// picture per second shall not wake us 25 times.
-const IDLE_GATHERS_MAX: u32 = 4;
 /// Redirects followed in one run.
 pub const REDIRECTS_MAX: u32 = 3;
 /// Connections that hung up where another start gets further.
@@ -52,9 +49,10 @@ const ADDRESSES_MAX: usize = 4;
 const _: () = assert!(READ_BYTES >= 2 * ITEM_BYTES_MAX, "an unparsed item leaves room to read");
 
 thread_local! {
-    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
-    /// The moments of `GATHER` are counted from here.
-    static GATHER_ORIGIN: Instant = Instant::now();
+    static READ_BUFFER: RefCell<Vec<u8>> = {
+        memory::keep_pictures_on_heap();
+        RefCell::new(vec![0; READ_BYTES])
+    };
 }
 
 type Sink<'a> = &'a mut dyn FnMut(SourceEvent);
@@ -91,7 +89,9 @@ pub async fn run(
         let Some(stream) = connect(&target, stop.as_mut()).await? else { return Ok(()) };
         let mut core = SessionCore::new(target.clone(), memory, Instant::now());
         core.set_wall(Instant::now(), clock::wall_ms());
-        let mut session = Session { stream, core, unparsed: Vec::new(), udp: None };
+        let stream = Rc::new(stream);
+        let gathering = Gathering::new(Rc::clone(&stream));
+        let mut session = Session { stream, gathering, core, unparsed: Vec::new(), udp: None };
         let ended = session.run(sink, is_watched, stop.as_mut()).await;
         session.core.finish(sink);
         let Err(end) = ended else {
@@ -205,22 +205,16 @@ enum Wake {
 enum Wait {
     /// The socket says that there is something.
     Readable,
-    /// The next common moment of this spacing, or when the core wants to be asked.
-    Moment(Duration),
-}
-
-/// The next common moment after `now`.
-fn next_moment(now: Instant, spacing: Duration) -> Instant {
-    let origin = GATHER_ORIGIN.with(|origin| *origin);
-    let passed = now.saturating_duration_since(origin).as_micros();
-    let spacing = spacing.as_micros();
-    let left = spacing - passed % spacing;
-    now + Duration::from_micros(left as u64) // at most `spacing`
+    /// There is something at one of the common moments.
+    Gathered,
+    /// The next moment of `GATHER_BUSY`.
+    Busy,
 }
 
 /// One connection.
 struct Session {
-    stream: Async<TcpStream>,
+    stream: Rc<Async<TcpStream>>,
+    gathering: Gathering,
     core: SessionCore,
     /// The begin of an item whose rest is still to come.
     unparsed: Vec<u8>,
@@ -239,31 +233,33 @@ impl Session {
         let mut armed_for = self.core.poll(Instant::now(), sink)?;
         let mut timer = Timer::at(armed_for);
         let mut wait = Wait::Readable;
-        let mut idle = 0;
         loop {
             let now = Instant::now();
             let mut wait_until = self.core.poll(now, sink)?;
             self.send()?;
-            if let Wait::Moment(spacing) = wait {
-                wait_until = wait_until.min(next_moment(now, spacing));
+            match wait {
+                Wait::Readable => {}
+                Wait::Gathered => self.gathering.begin(),
+                Wait::Busy => wait_until = wait_until.min(drive::next_moment(now, GATHER_BUSY)),
             }
             // Every packet moves the deadline; a timer that rings early only means another look.
             if wait_until < armed_for || now >= armed_for {
                 armed_for = wait_until;
                 timer.set_at(wait_until);
             }
-            if let Wake::Stop = self.wait(wait, &mut timer, stop.as_mut()).await {
+            let wake = self.wait(wait, &mut timer, stop.as_mut()).await;
+            self.gathering.end();
+            if let Wake::Stop = wake {
                 return Ok(());
             }
             let read = self.receive(sink)? + self.receive_udp(sink)?;
-            idle = if read == 0 { idle + 1 } else { 0 };
             wait = match read {
                 _ if !self.core.is_playing() || is_watched() || self.udp.is_some() => {
                     Wait::Readable
                 }
-                0 if idle >= IDLE_GATHERS_MAX => Wait::Readable,
-                BUSY_BYTES.. if self.may_have_filled_window(read) => Wait::Moment(GATHER_BUSY),
-                _ => Wait::Moment(GATHER),
+                0 if wait != Wait::Busy => Wait::Readable,
+                BUSY_BYTES.. if self.may_have_filled_window(read) => Wait::Busy,
+                _ => Wait::Gathered,
             };
         }
     }
@@ -271,7 +267,7 @@ impl Session {
     /// Linux lets the buffer grow with what comes, so that a keyframe soon fits into it.
     fn may_have_filled_window(&self, read: usize) -> bool {
         let (part, of) = BUSY_SHARE;
-        let buffer = rustix::net::sockopt::socket_recv_buffer_size(self.stream.get_ref());
+        let buffer = rustix::net::sockopt::socket_recv_buffer_size(&*self.stream);
         buffer.map_or(true, |bytes| read >= bytes / of * part)
     }
 
@@ -282,15 +278,31 @@ impl Session {
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Wake {
         let wants_send = !self.core.output().is_empty();
-        let (stream, udp) = (&self.stream, &self.udp);
+        let gathering = &self.gathering;
+        // Not `poll_readable`: with async-io's helper on another thread that takes the same event for an old one again
+        // and again. These remember since when they wait; nothing is registered before they are polled.
+        let (mut readable, mut writable) =
+            (pin!(self.stream.readable()), pin!(self.stream.writable()));
+        let udp = &self.udp;
+        let mut datagram = pin!(async {
+            match udp {
+                Some(udp) => udp.readable().await,
+                None => pending().await,
+            }
+        });
         poll_fn(|cx| {
             if stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Wake::Stop);
             }
-            let is_ready = wait == Wait::Readable
-                && (stream.poll_readable(cx).is_ready()
-                    || udp.as_ref().is_some_and(|udp| udp.poll_readable(cx).is_ready())
-                    || wants_send && stream.poll_writable(cx).is_ready());
+            let is_ready = match wait {
+                Wait::Readable => {
+                    readable.as_mut().poll(cx).is_ready()
+                        || datagram.as_mut().poll(cx).is_ready()
+                        || wants_send && writable.as_mut().poll(cx).is_ready()
+                }
+                Wait::Gathered => gathering.poll(cx).is_ready(),
+                Wait::Busy => false,
+            };
             if is_ready || Pin::new(&mut *timer).poll(cx).is_ready() {
                 return Poll::Ready(Wake::Ready);
             }

@@ -2,9 +2,10 @@
 //!
 //! What is in the packets and when is up to `udp_core.rs`.
 
+use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use async_io::Async;
 
@@ -49,16 +50,21 @@ impl Sockets {
         self.pairs.each_ref().map(|pair| pair.port)
     }
 
-    /// Ready when there is a packet.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut poll = Poll::Pending;
-        for socket in self.pairs.iter().flat_map(|pair| &pair.sockets) {
-            // All are asked, so that any of them wakes.
-            if socket.poll_readable(cx).is_ready() {
-                poll = Poll::Ready(());
+    /// Resolves when there is a packet.
+    pub async fn readable(&self) {
+        let sockets = self.pairs.iter().flat_map(|pair| &pair.sockets);
+        let mut waits: Vec<_> = sockets.map(|socket| Box::pin(socket.readable())).collect();
+        poll_fn(|cx| {
+            let mut poll = Poll::Pending;
+            for wait in &mut waits {
+                // All are asked, so that any of them wakes.
+                if wait.as_mut().poll(cx).is_ready() {
+                    poll = Poll::Ready(());
+                }
             }
-        }
-        poll
+            poll
+        })
+        .await;
     }
 
     /// Reads what is there through `buffer` and hands it out: track, whether it is RTCP, bytes. Stops where

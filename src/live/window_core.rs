@@ -146,6 +146,8 @@ pub struct Window {
     part_target: i64,
     /// The distance of frames that it was made for.
     target_interval: i64,
+    /// What decides about segments, as it was when they were trimmed: `keep`, number, keyframe, window.
+    trimmed: Option<(Keep, u64, Option<u64>, i64)>,
 }
 
 impl Window {
@@ -171,6 +173,7 @@ impl Window {
             is_interval_known: false,
             part_target: part_target(INTERVAL_DEFAULT),
             target_interval: INTERVAL_DEFAULT,
+            trimmed: None,
         };
         window.set_window_s(window_s);
         window
@@ -454,6 +457,16 @@ impl Window {
     }
 
     fn trim(&mut self, keep: Keep) {
+        // Between the ends of segments only packets go.
+        let state = (keep, self.next_number, self.newest_key, self.window_ticks);
+        if self.trimmed != Some(state) {
+            self.trimmed = Some(state);
+            self.trim_segments(keep);
+        }
+        self.trim_packets(if keep == Keep::Idle { 0 } else { BEHIND_MS_MAX });
+    }
+
+    fn trim_segments(&mut self, keep: Keep) {
         let mut listed_ticks: i64 = self.listed().filter_map(|segment| segment.ticks).sum();
         let mut complete = self.listed().filter(|segment| segment.ticks.is_some()).count();
         while let Some(segment) = self.segment(self.listed_from)
@@ -479,7 +492,6 @@ impl Window {
             gone_ticks -= ticks;
             self.segments.pop_front();
         }
-        self.trim_packets(if keep == Keep::Idle { 0 } else { BEHIND_MS_MAX });
     }
 
     /// Whether a viewer who starts now can do without this segment.

@@ -43,7 +43,7 @@ impl Gauges {
     /// Measures for ever.
     pub async fn keep_measured(self: Arc<Self>, nvr: Rc<Nvr>) {
         loop {
-            wait::pause(STORAGE_EVERY).await;
+            wait::beat(STORAGE_EVERY).await;
             let root = PathBuf::from(nvr.settings().storage_path);
             let Ok(pool) = nvr.parts.recordings.disks.pool_for(&root).await else { continue };
             if let Ok(storage) = pool.run(move || storage_of(&root)).await {

@@ -204,7 +204,7 @@ impl Nvr {
     /// Watches the clock for ever.
     pub async fn keep_clock(self: Rc<Self>) {
         loop {
-            wait::pause(CLOCK_EVERY).await;
+            wait::beat(CLOCK_EVERY).await;
             self.watch_clock();
         }
     }

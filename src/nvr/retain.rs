@@ -40,7 +40,7 @@ impl Nvr {
             let asked = async {
                 let _ = self.retention_asked.recv().await;
             };
-            wait::pause(EVERY).or(asked).await;
+            wait::beat(EVERY).or(asked).await;
             let done = self.retention_round(&mut held).await;
             if Instant::now() >= sweep_at {
                 sweep_at = Instant::now() + SWEEP_EVERY;

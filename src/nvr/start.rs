@@ -223,7 +223,6 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     if args.is_demo && loaded.streams.is_empty() {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
-    memory::keep_pictures_on_heap();
     memory::lock();
     let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
     let executor = Rc::new(LocalExecutor::new());

@@ -28,7 +28,7 @@ use crate::record::writer;
 use crate::store::damage::Lost;
 use crate::stream::hub::{Hub, RingConfig};
 use crate::stream::{sub, supervisor};
-use crate::system::drive::Timer;
+use crate::system::drive::{self, Timer};
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopper, stop_pair};
 
@@ -399,8 +399,11 @@ impl Nvr {
     pub async fn keep_published(self: Rc<Self>) {
         loop {
             self.publish();
-            wait::pause(PUBLISH_PAUSE).await;
-            wait::pause(PUBLISH_EVERY).or(self.changed()).await;
+            let changed = async {
+                self.changed().await;
+                wait::pause(PUBLISH_PAUSE).await;
+            };
+            wait::beat(PUBLISH_EVERY).or(changed).await;
         }
     }
 
@@ -408,11 +411,11 @@ impl Nvr {
     /// holds up no other.
     pub async fn keep_synced(self: Rc<Self>) {
         let sync = async {
-            let mut due = Instant::now() + SYNC_EVERY;
+            let mut due = drive::next_moment(Instant::now(), SYNC_EVERY);
             let mut running: Vec<(Pool, Task<()>)> = Vec::new();
             loop {
                 Timer::at(due).await;
-                due = Instant::now().max(due) + SYNC_EVERY;
+                due = (due + SYNC_EVERY).max(Instant::now());
                 running.retain(|(_, task)| !task.is_finished());
                 for pool in self.parts.recordings.disks_to_sync() {
                     if !running.iter().any(|(busy, _)| busy.is_same(&pool)) {
@@ -424,7 +427,7 @@ impl Nvr {
         };
         let ledger = async {
             loop {
-                wait::pause(SYNC_EVERY).await;
+                wait::beat(SYNC_EVERY).await;
                 self.commit_ledger().await;
             }
         };

@@ -198,11 +198,11 @@ impl Nvr {
         let mut pressure = Pressure::default();
         let mut was_pressed = false;
         loop {
-            let memory = stats::memory();
+            let (memory, swap_free_kib) = stats::memory_and_swap();
             let sample = Sample {
                 total_kib: memory.as_ref().map_or(0, |memory| memory.total_kib),
                 available_kib: memory.as_ref().map_or(0, |memory| memory.available_kib),
-                swap_free_kib: stats::swap_free_kib(),
+                swap_free_kib,
                 waiting_percent: stats::memory_waiting_percent(),
             };
             let now_ms = self.parts.started.elapsed().as_millis();
@@ -212,7 +212,7 @@ impl Nvr {
                 self.parts.buffers.set_pressed(is_pressed);
                 was_pressed = is_pressed;
             }
-            wait::pause(MEMORY_EVERY).await;
+            wait::beat(MEMORY_EVERY).await;
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::system::wait;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks whether files and rows are to be compared.
 const COMPARE_PAUSE: Duration = Duration::from_millis(100);
+/// The same where nothing is to be compared yet.
+const COMPARE_LOOK: Duration = Duration::from_secs(1);
 /// Between two looks whether something came late with a date from before the time was known.
 const REDATE_PAUSE: Duration = Duration::from_secs(60);
 /// When files could not be read or mended, everything is compared again after this time.
@@ -219,14 +221,18 @@ impl OpenRecordings {
             loop {
                 self.look_at_storage().await;
                 self.settle_left().await;
-                wait::pause(LOOK_EVERY).await;
+                wait::beat(LOOK_EVERY).await;
             }
         };
         let compare = async {
             loop {
                 self.redate_some().await;
                 self.compare().await;
-                wait::pause(COMPARE_PAUSE).await;
+                if self.wants_compare() {
+                    wait::pause(COMPARE_PAUSE).await;
+                } else {
+                    wait::beat(COMPARE_LOOK).await;
+                }
             }
         };
         let ((), ()) = smol::future::zip(look, compare).await;
@@ -300,6 +306,11 @@ impl OpenRecordings {
     }
 
     /// Compares files and rows if that is due, in steps between which the streams' writes get their turn.
+    fn wants_compare(&self) -> bool {
+        let state = self.state.borrow();
+        state.attached.is_ok() && state.compare_at.is_some()
+    }
+
     async fn compare(&self) {
         let Some(due) = self.state.borrow().compare_at.filter(|at| *at <= Instant::now()) else {
             return;

@@ -67,6 +67,7 @@ pub async fn run(
         let packet = hub.take();
         let is_loading = packet == Take::Loading;
         let is_empty = packet == Take::Empty;
+        let has_more = matches!(packet, Take::Packet(_));
         match packet {
             Take::Packet(packet) => cutter.push(packet, &config.borrow(), &mut cuts),
             Take::Empty if hub.is_idle() || stop.is_asked() => {
@@ -74,7 +75,7 @@ pub async fn run(
             }
             Take::Empty | Take::Loading => {}
         }
-        match writing.carry_out_all(&mut cuts, &recordings, &config).await {
+        match writing.carry_out_all(&mut cuts, has_more, &recordings, &config).await {
             Ok(false) => {}
             Ok(true) => {
                 hub.set_record_error(None);
@@ -133,12 +134,14 @@ impl Writing {
     async fn carry_out_all(
         &mut self,
         cuts: &mut Vec<Cut>,
+        has_more: bool,
         recordings: &Rc<OpenRecordings>,
         config: &RefCell<CutConfig>,
     ) -> Result<bool, Refused> {
         let mut is_written = false;
         let mut due = cuts.drain(..);
-        let mut done = self.look();
+        // A disk that is slower than pictures come is waited for: what it does not take stays in the ring.
+        let mut done = if has_more { self.settle().await } else { self.look() };
         loop {
             if let Err(error) = done {
                 let can_begin = self.id.is_none() || self.unsure.is_empty();

@@ -453,3 +453,61 @@ impl Hub {
         HubView { status, detail, actual, advice: state.advice.clone(), buffer: self.feed.view() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smol::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::buffer::buffer_tests::packet;
+    use crate::live::feed::Budget;
+
+    const RING_BYTES: usize = 80_000;
+
+    fn hub() -> Hub {
+        let now = Instant::now();
+        let ring = RingConfig { stream_id: 1, priority: 5, bytes_max: RING_BYTES };
+        let live = LiveFeed::new(Rc::<Budget>::default(), 0, 12);
+        let hub = Hub::new(&Buffers::new(1 << 20, now), &ring, true, bounded(1).0, now, live);
+        hub.deliver(SourceEvent::Started { video: None, audio: None });
+        hub
+    }
+
+    fn deliver(hub: &Hub, dts: i64, is_key: bool, bytes: usize) {
+        let Packet { track, data, .. } = packet(is_key, bytes);
+        let unit = Unit { track, pts: dts, dts, is_key, is_damaged: false, data };
+        hub.deliver(SourceEvent::Unit(unit));
+    }
+
+    /// Of these pictures the one at `at`, and no earlier one, wakes a recorder that rests until 1000.
+    #[track_caller]
+    fn check_wakes(pictures: &[(i64, bool, usize)], at: usize) {
+        let hub = hub();
+        assert_eq!(hub.take(), Take::Empty);
+        block_on(async {
+            let mut resting = Box::pin(hub.ready_at(1000));
+            assert!(poll_once(&mut resting).await.is_none(), "nothing is there");
+            for (n, &(dts, is_key, bytes)) in pictures.iter().enumerate() {
+                deliver(&hub, dts, is_key, bytes);
+                assert_eq!(poll_once(&mut resting).await.is_some(), n == at, "picture {n}");
+            }
+        });
+    }
+
+    #[test]
+    fn the_recorder_rests_until_there_is_something_to_write() {
+        check_wakes(&[(1, false, 9), (998, false, 9), (999, true, 9)], 2);
+        check_wakes(&[(1, false, 9), (999, false, 9), (1000, false, 9)], 2);
+        check_wakes(&[(1, false, 5000), (2, false, 5000)], 1);
+    }
+
+    #[test]
+    fn what_came_before_the_rest_is_taken_first() {
+        let hub = hub();
+        deliver(&hub, 1, false, 9);
+        assert!(block_on(poll_once(hub.ready_at(1000))).is_some());
+        hub.end_run();
+        assert!(matches!(hub.take(), Take::Packet(_)) && hub.take() == Take::Empty);
+        assert!(block_on(poll_once(hub.ready_at(1000))).is_some(), "the end is a reason, too");
+    }
+}

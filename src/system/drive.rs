@@ -23,10 +23,39 @@ type Key = (Instant, u64);
 
 thread_local! {
     /// Bounded by the tasks: each waits for a few timers at most.
-    static TIMERS: RefCell<BTreeMap<Key, Waker>> = const { RefCell::new(BTreeMap::new()) };
+    static TIMERS: RefCell<BTreeMap<Key, Due>> = const { RefCell::new(BTreeMap::new()) };
+    /// Common moments are counted from here.
+    static ORIGIN: Instant = Instant::now();
     static NEXT_ID: Cell<u64> = const { Cell::new(0) };
     /// How many `block_on` are at work on this thread, one inside the other.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// What happens at a time.
+enum Due {
+    Wake(Waker),
+    Call(fn()),
+}
+
+fn next_key(at: Instant) -> Key {
+    (at, NEXT_ID.replace(NEXT_ID.get() + 1))
+}
+
+/// The next common moment of this spacing after `now`: who waits for one wakes together with others. A moment of a
+/// multiple of this spacing is one of this spacing, too.
+pub fn next_moment(now: Instant, spacing: Duration) -> Instant {
+    let origin = ORIGIN.with(|origin| *origin);
+    let passed = now.saturating_duration_since(origin).as_micros();
+    let spacing = spacing.as_micros();
+    let left = spacing - passed % spacing;
+    now + Duration::from_micros(left as u64) // at most `spacing`
+}
+
+/// Calls `function` at this time, or never if this thread's `block_on` ends before. Where none runs nothing would
+/// ever call it, so that is an error in the program.
+pub fn call_at(at: Instant, function: fn()) {
+    assert!(DEPTH.get() > 0, "called under drive::block_on");
+    TIMERS.with_borrow_mut(|timers| timers.insert(next_key(at), Due::Call(function)));
 }
 
 /// Wakes the thread. The flag tells a wake from other reasons for which a thread is unparked.
@@ -89,13 +118,14 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// Wakes who waits for `now` or earlier; answers when the next timer is due.
 fn ring(now: Instant) -> Option<Instant> {
     loop {
-        // A waker may set timers: the map is free while it runs.
+        // What is done may set timers: the map is free while it runs.
         let due = TIMERS.with_borrow_mut(|timers| match timers.first_entry() {
             Some(first) if first.key().0 <= now => Ok(first.remove()),
             first => Err(first.map(|first| first.key().0)),
         });
         match due {
-            Ok(waker) => waker.wake(),
+            Ok(Due::Wake(waker)) => waker.wake(),
+            Ok(Due::Call(function)) => function(),
             Err(next) => return next,
         }
     }
@@ -155,12 +185,12 @@ impl Future for Timer {
         }
         let key = match self.state {
             State::Set(key) => key,
-            _ => (self.at, NEXT_ID.replace(NEXT_ID.get() + 1)),
+            _ => next_key(self.at),
         };
         self.state = State::Set(key);
         TIMERS.with_borrow_mut(|timers| match timers.get_mut(&key) {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => _ = timers.insert(key, context.waker().clone()),
+            Some(Due::Wake(waker)) => waker.clone_from(context.waker()),
+            _ => _ = timers.insert(key, Due::Wake(context.waker().clone())),
         });
         Poll::Pending
     }
@@ -220,6 +250,22 @@ mod tests {
             drop(Timer::after(SOON).or(async {}));
         });
         assert_eq!(timers_set(), 0);
+    }
+
+    #[test]
+    fn moments_are_common() {
+        let step = Duration::from_millis(40);
+        ORIGIN.with(|_| ()); // it is set at the first use
+        let now = Instant::now();
+        let next = next_moment(now, step);
+        assert!(next > now && next <= now + step);
+        let off = |at: Instant, spacing| {
+            let again = next_moment(at - Duration::from_millis(1), spacing);
+            again.max(at) - again.min(at)
+        };
+        assert!(off(next, step) < Duration::from_micros(2));
+        let second = next_moment(now, 25 * step);
+        assert!(off(second, step) < Duration::from_micros(2), "a whole second is one, too");
     }
 
     #[test]

@@ -12,7 +12,8 @@ const CAP_IPC_LOCK: u32 = 14;
 const HEAP_BYTES_MAX: usize = 1 << 20;
 
 /// Teaches glibc to take blocks up to this size from the heap: it maps every larger one than the largest that was
-/// given back, by system calls and with fresh pages, and keyframes come and go all the time.
+/// given back, by system calls and with fresh pages, and keyframes come and go all the time. From then on it keeps
+/// twice as much that is free: not for a program without cameras.
 pub fn keep_pictures_on_heap() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(HEAP_BYTES_MAX)));
 }

@@ -117,9 +117,10 @@ pub fn memory() -> io::Result<Memory> {
     parse_memory(&read_proc("/proc/meminfo")?).ok_or_else(|| odd("/proc/meminfo"))
 }
 
-/// Free swap in KiB; `None` where the kernel does not say.
-pub fn swap_free_kib() -> Option<u64> {
-    number_of(&read_proc("/proc/meminfo").ok()?, "SwapFree")
+/// What is available of the machine's memory, and free swap in KiB; `None` where the kernel does not say.
+pub fn memory_and_swap() -> (Option<Memory>, Option<u64>) {
+    let text = read_proc("/proc/meminfo").unwrap_or_default();
+    (parse_memory(&text), number_of(&text, "SwapFree"))
 }
 
 /// Bytes that this process gave the kernel to write to disks since it began, in whole pages (proc(5),

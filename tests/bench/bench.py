@@ -73,6 +73,10 @@ class Farm:
         line = re.search(r"^Farm: (.*)\r$", answer, re.M)[1]
         return {name: int(value) for name, value in (pair.split("=") for pair in line.split())}
 
+    def cpu_s(self):
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
     def stop(self):
         self.process.kill()
         self.process.wait()
@@ -130,8 +134,8 @@ class Tool:
                 process.wait()
 
     def lost_in_files(self):
-        """Pictures that are missing between those in the files."""
-        return sum(missing_pictures(path) for path in self.home.rglob("*.mp4"))
+        """Pictures that are missing between those in the files. Others need two seconds to settle their clock."""
+        return sum(missing_pictures(path, 2 * FPS) for path in self.home.rglob("*.mp4"))
 
 
 class Ours(Tool):
@@ -149,6 +153,9 @@ class Ours(Tool):
             self.call("PUT", "/api/v1/settings", {"max_streams": 512})
         for n, url in enumerate(self.urls()):
             self.call("POST", "/api/v1/streams", {"name": f"camera {n}", "url": url})
+
+    def lost_in_files(self):
+        return sum(missing_pictures(path, 0) for path in self.home.rglob("*.mp4"))
 
     def call(self, method, path, body=None):
         request = urllib.request.Request(self.url + path, method=method)
@@ -261,12 +268,12 @@ def durations(data):
     return scale, found
 
 
-def missing_pictures(path):
+def missing_pictures(path, first):
     with open(path, "rb") as file:
         data = file.read()
     scale, found = durations(data)
     # The last sample's duration is a guess of the muxer.
-    return sum(max(round(duration * FPS / scale) - 1, 0) for duration in found[:-1])
+    return sum(max(round(duration * FPS / scale) - 1, 0) for duration in found[first:-1])
 
 
 def measure(name, streams, farm, args):
@@ -282,10 +289,11 @@ def measure(name, streams, farm, args):
                 time.sleep(0.2)
             time.sleep(args.warm_up)
             counts, written, cpu, parts = farm.counts(), tool.written(), tool.cpu_s(), tool.user_system_s()
+            farm_cpu = farm.cpu_s()
             began = time.monotonic()
             time.sleep(args.seconds)
             seconds = time.monotonic() - began
-            cpu = tool.cpu_s() - cpu
+            cpu, farm_cpu = tool.cpu_s() - cpu, farm.cpu_s() - farm_cpu
             parts = [now - then for now, then in zip(tool.user_system_s(), parts)]
             written, peak = tool.written() - written, tool.memory_mb("VmHWM")
             now = farm.counts()
@@ -304,6 +312,7 @@ def measure(name, streams, farm, args):
             # What the farm could not send, because nobody read it, and what is not in the files.
             "pictures_lost": now["skipped"] - counts["skipped"] + tool.lost_in_files(),
             "farm_on_time": round(pictures / expected, 3),
+            "farm_cpu_s_per_stream_minute": round(farm_cpu / streams / seconds * 60, 4),
         }
         if name == "ours":
             figures["start_up_s"] = round(tool.start_up_s, 3)

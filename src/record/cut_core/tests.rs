@@ -325,3 +325,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn until_it_says_so_nothing_follows_from_ordinary_pictures() {
+    let (mut camera, mut cutter) = (Camera::new(0), Cutter::default());
+    let (mut quiet, mut cut) = (0, 0);
+    for n in 0..300 {
+        let packet = camera.frame(n, n % 40 == 3);
+        let is_before = !packet.is_key && packet.dts < cutter.quiet_until();
+        let mut out = Vec::new();
+        cutter.push(packet, &config(8000), &mut out);
+        assert!(out.is_empty() || !is_before, "picture {n}");
+        quiet += u32::from(is_before);
+        cut += u32::from(!out.is_empty());
+        cutter.push(camera.sound(n / 2), &config(8000), &mut Vec::new());
+    }
+    assert!(quiet > 250 && cut >= 20, "{quiet} of 300 may wait, {cut} cut something");
+}
