@@ -112,6 +112,7 @@ fn without_viewers_only_what_one_starts_with_is_kept() {
     let (mut window, mut camera) = (Window::new(0, 18), Camera::new());
     film(&mut window, &mut camera, 40, 30, Keep::Idle);
     assert_eq!(window.end() - window.first, 10, "from the newest keyframe on");
+    let (mut window, mut camera) = (Window::new(0, 18), Camera::new());
     film(&mut window, &mut camera, 40, 30, Keep::Start);
     assert_eq!(window.listed().count(), 1);
     assert_eq!(encode_playlist(&window, ""), None);
@@ -236,6 +237,22 @@ fn a_viewer_who_starts_may_take_its_time_within_a_group_of_pictures() {
     window.push(camera.frame(6000, true), Keep::Start);
     assert_eq!(cursor.poll(&window, 9001), Step::Skipped(98));
     assert_eq!(cursor.poll(&window, 9001), Step::Send(100));
+}
+
+#[test]
+fn a_frame_that_is_missing_makes_no_part_too_short() {
+    let (mut window, mut camera) = (Window::new(0, 18), Camera::new());
+    for n in 0..300 {
+        let step = if n % 7 == 3 { 12_000 } else { 6000 };
+        window.push(camera.frame(step, n % 30 == 0), Keep::All);
+        window.check();
+    }
+    let segments = window.listed().filter(|segment| segment.ticks.is_some());
+    for segment in segments {
+        let (_, whole) = segment.parts.split_last().unwrap();
+        let shortest = whole.iter().map(|part| part.ticks).min().unwrap();
+        assert!(shortest * 100 >= segment.part_target * 85, "{:?}", segment.parts);
+    }
 }
 
 fn any_step() -> impl Strategy<Value = (i64, bool, u8)> {
