@@ -19,8 +19,9 @@ usage: ./build.sh COMMAND
   build   the release binary, target/release/lightnvr
   check   the quick loop: rustfmt, clippy, unit tests, shellcheck, tidy test
   test    everything: check, release build, all tests against the release binary
-  bench   memory and CPU of the release binary; table here, figures in target/bench/latest.json
-  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12
+  bench   memory, CPU and latency of live view of the release binary; figures also in target/bench/latest.json
+  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12,
+          ten rounds of 250 viewers instead of one
 USAGE
 }
 
@@ -186,7 +187,7 @@ cmd_soak() {
 	need_build
 	need_test
 	release
-	SOAK=1 run_tests --test record_kill --test disk_stall
+	SOAK=1 run_tests --test record_kill --test disk_stall --test live_load
 }
 
 cmd_bench() {

@@ -1,12 +1,39 @@
-//! Keeps the program's memory out of the kernel's swap.
+//! Keeps the program's memory out of the kernel's swap, and gives back what is free of it.
 
-use rustix::mm::{MlockAllFlags, mlockall};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use rustix::process::{Resource, getrlimit};
 
 use super::stats;
 
 /// `CAP_IPC_LOCK` (capabilities(7)): the limit on locked memory does not hold.
 const CAP_IPC_LOCK: u32 = 14;
+
+/// Memory is locked.
+static IS_LOCKED: AtomicBool = AtomicBool::new(false);
+
+/// Gives memory that is free back to the system: the C library keeps it for the next time, which on a small board may
+/// be never. Takes some milliseconds, in which memory is not locked, for what is locked can't be given back
+/// (madvise(2)).
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    {
+        let is_locked = IS_LOCKED.load(Ordering::Relaxed);
+        if is_locked && munlockall().is_err() {
+            return;
+        }
+        unsafe extern "C" {
+            /// malloc_trim(3)
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: it takes the allocator's own locks and may be called at any time, from any thread.
+        let _ = unsafe { malloc_trim(0) };
+        if is_locked {
+            lock_all();
+        }
+    }
+}
 
 /// Locks what is in memory and whatever comes, once it is used: rings, and all that works on them. A ring that is
 /// read back from a card is no buffer. Where only some memory may be locked nothing is: with a limit, memory
@@ -21,9 +48,15 @@ pub fn lock() {
         );
         return;
     }
+    lock_all();
+}
+
+fn lock_all() {
     // Only what is touched: stacks and arenas reserve much more than they use.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    if let Err(error) = mlockall(flags) {
+    let locked = mlockall(flags);
+    IS_LOCKED.store(locked.is_ok(), Ordering::Relaxed);
+    if let Err(error) = locked {
         log::info!("memory is not locked, the kernel may swap it: {error}");
     }
 }
