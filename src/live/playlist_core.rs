@@ -17,9 +17,8 @@ use crate::system::clock;
 /// readers take for three segments. They can be fetched for as long as their segment.
 const PARTS_SEGMENTS: u64 = 3;
 
-/// How far from the end players stay, in parts (RFC 8216bis section 4.4.3.8: at least 2, better 3). One more bears a
-/// fetch that takes as long as a part, without a stall.
-const HOLD_BACK_PARTS: i64 = 4;
+/// How far from the end players stay, in parts (RFC 8216bis section 4.4.3.8: at least 2, better 3).
+const HOLD_BACK_PARTS: i64 = 3;
 
 /// What a request for a playlist waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

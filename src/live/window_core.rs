@@ -142,7 +142,6 @@ pub struct Window {
     listed_from: u64,
     discontinuities_gone: u64,
     has_begun: bool,
-    wants_cut: bool,
     newest_key: Option<u64>,
     last_dts: i64,
     /// The usual distance of frames, 90 kHz: the middle one of `steps`.
@@ -170,7 +169,6 @@ impl Window {
             listed_from: first_number,
             discontinuities_gone: 0,
             has_begun: false,
-            wants_cut: false,
             newest_key: None,
             last_dts: 0,
             interval: INTERVAL_DEFAULT,
@@ -225,13 +223,6 @@ impl Window {
         self.listed_from = self.next_number;
         self.epochs.clear();
         self.newest_key = None;
-    }
-
-    /// Asks for a cut at the next frame: a player needs a complete segment to start with, and the rest of
-    /// the group of pictures may be seconds away.
-    pub fn request_cut(&mut self) {
-        let has_complete = self.listed().any(|segment| segment.ticks.is_some());
-        self.wants_cut = !has_complete;
     }
 
     /// Bytes held, bookkeeping included.
@@ -356,7 +347,7 @@ impl Window {
         let Some(segment) = self.segments.back() else { return };
         let length = packet.dts - segment.start;
         let is_long = length + self.interval > SEGMENT_TICKS_MAX;
-        if (packet.is_key && length >= SEGMENT_TICKS_MIN) || is_long || self.wants_cut {
+        if (packet.is_key && length >= SEGMENT_TICKS_MIN) || is_long {
             let epoch = Rc::clone(&segment.epoch);
             self.close_segment(Some(packet.dts));
             self.begin_segment(epoch, packet, false);
@@ -440,7 +431,6 @@ impl Window {
             part_target: self.part_target,
         });
         self.next_number += 1;
-        self.wants_cut = false;
     }
 
     /// Ends the open part; `next` is when the frame behind it is decoded, if that is known.
