@@ -19,10 +19,10 @@ usage: ./build.sh COMMAND
   build   the release binary, target/release/lightnvr
   check   the quick loop: rustfmt, clippy, unit tests, shellcheck, tidy test
   test    everything: check, release build, all tests against the release binary
-  bench   CPU, memory and losses beside other recorders and the floor, half an hour; table here, figures in
-          target/bench/latest.json (more arguments go to tests/bench/bench.py, --help lists them)
-  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12,
-          12 power cuts instead of one, wear over an hour, a million recordings instead of a hundred thousand
+  bench   CPU, memory and losses beside other recorders and the floor, half an hour, then the latency of live view;
+          tables here, figures in target/bench/latest.json (arguments go to tests/bench/bench.py, --help lists them)
+  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12, 12 power
+          cuts instead of one, wear over an hour, a million recordings, ten rounds of 250 viewers instead of one
   cross   [aarch64|armv7]: the static program for a board, without root and without docker
   image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
           (--update-lock: take today's Debian packages; board/README.md has the rest)
@@ -248,7 +248,7 @@ cmd_soak() {
 	need_test
 	need_vm
 	release
-	SOAK=1 run_tests --test record_kill --test disk_stall --test million \
+	SOAK=1 run_tests --test record_kill --test disk_stall --test million --test live_load \
 		--test vm_memory --test vm_power_cut --test vm_wear
 }
 

@@ -18,6 +18,7 @@ use rig::temp_dir::TempDir;
 use rig::wait;
 use rig::ws;
 
+const LEFT_WITHIN: Duration = Duration::from_secs(45);
 const SOON: Duration = Duration::from_secs(20);
 /// Viewers that stand still, and such as come and go; a minute is what the latter may take.
 const STALLED: usize = 50;
@@ -29,8 +30,8 @@ const UNREAD: usize = 64;
 const STILL: Duration = Duration::from_secs(8);
 /// What is kept while somebody watches: 36 s of the stream, a decoder, a picture or a fragment for each viewer.
 const WATCHED_KIB_MAX: u64 = 32 << 10;
-/// What a second round may find that the first one left: the allocator's holes.
-const GROWTH_KIB_MAX: u64 = 3 << 10;
+/// What may be left of it afterwards: the allocator's holes.
+const LEFT_KIB_MAX: u64 = 4 << 10;
 
 /// Sends this request, so many times, and reads nothing.
 fn send(nvr: &Nvr, path: &str, times: usize) -> TcpStream {
@@ -70,8 +71,8 @@ impl Viewer {
             2 => {
                 let list = nvr.request("GET", &at("hls/playlist.m3u8"), None);
                 assert_eq!(list.status, 200, "{n}: {}", list.text());
-                let segments = list.text().lines().filter(|line| line.starts_with("seg_"));
-                let segment = segments.last().expect("a segment").to_owned();
+                let mut segments = list.text().lines().filter(|line| line.starts_with("seg_"));
+                let segment = segments.next_back().expect("a segment").to_owned();
                 Self::Requests(send(nvr, &at(&format!("hls/{segment}")), times))
             }
             _ => Self::Requests(send(nvr, &at("snapshot.jpg"), times)),
@@ -90,7 +91,7 @@ impl Viewer {
 }
 
 /// A round of viewers; gives the memory while all stand still, and after they left.
-fn round(nvr: &Nvr) -> [u64; 2] {
+fn round(nvr: &Nvr, before: u64) -> [u64; 2] {
     let stalled: Vec<Viewer> = (0..STALLED).map(|n| Viewer::new(nvr, n, UNREAD)).collect();
     let began = Instant::now();
     for n in 0..PASSING {
@@ -104,11 +105,15 @@ fn round(nvr: &Nvr) -> [u64; 2] {
     wait::pause(STILL);
     let watched = nvr.rss_kib();
     drop(stalled);
-    // The last way of watching to end is HLS, 18 s after the last request: then no window is kept.
-    wait::pause(Duration::from_secs(20));
+    // The last way of watching to end is HLS, 18 s after the last request; memory is given back up to 10 s later.
+    let what = format!("memory is where it was: {before} KiB before, {watched} KiB with viewers");
+    let rest = wait::until(&what, LEFT_WITHIN, || {
+        let now = nvr.rss_kib();
+        (now < before + LEFT_KIB_MAX).then_some(now)
+    });
     println!("{PASSING} viewers came and went in {took:?}");
     assert!(took < PASSING_WITHIN);
-    [watched, nvr.rss_kib()]
+    [watched, rest]
 }
 
 #[test]
@@ -124,14 +129,12 @@ fn viewers_that_stand_still_or_come_and_go_cost_no_memory_and_no_packet() {
     // Each way once: code and decoders are in memory.
     (0..4).for_each(|n| Viewer::new(&nvr, n, 1).read());
     let before = nvr.rss_kib();
-    let first = round(&nvr);
-    let second = round(&nvr);
-    println!("KiB: {before} before, then (watched, after) {first:?} and {second:?}");
-    for [watched, after] in [first, second] {
+    let rounds = if std::env::var_os("SOAK").is_some() { 10 } else { 1 };
+    for _ in 0..rounds {
+        let [watched, after] = round(&nvr, before);
+        println!("KiB: {before} before, {watched} while all watch, {after} afterwards");
         assert!(watched < before + WATCHED_KIB_MAX);
-        assert!(after < before + WATCHED_KIB_MAX);
     }
-    assert!(second[1] < first[1] + GROWTH_KIB_MAX, "a second round finds it where it was");
 
     let stream = nvr.stream(id);
     assert_eq!(stream.field("status_detail").text(), "");
@@ -146,5 +149,5 @@ fn viewers_that_stand_still_or_come_and_go_cost_no_memory_and_no_packet() {
     let (sent, recorded) = (units(&clips::LONG.file()), units(&recordings[0].path));
     let begins = sent.iter().position(|unit| *unit == recorded[0]).expect("a frame of the clip");
     println!("{} pictures recorded", recorded.len());
-    assert!(recorded.len() > 500 && sent[begins..].starts_with(&recorded), "not one is missing");
+    assert!(recorded.len() > 300 && sent[begins..].starts_with(&recorded), "not one is missing");
 }

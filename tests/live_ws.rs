@@ -184,7 +184,12 @@ fn who_may_watch_and_what_a_client_may_send() {
         Some([open()?, open()?])
     });
     assert_eq!(refused(path, &[authorization]), Some(503));
-    let answer = nvr.request("GET", "/api/v1/streaming/0/hls/playlist.m3u8", None);
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+    for file in ["hls/playlist.m3u8", "mjpeg"] {
+        let answer = nvr.request("GET", &format!("/api/v1/streaming/0/{file}"), None);
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{file}");
+    }
+    // A snapshot is over as soon as it is there: it takes no place.
+    let wanted = nvr.request("GET", "/api/v1/streaming/0/snapshot.jpg", None);
+    assert_eq!(wanted.status, 200);
     drop(places);
 }

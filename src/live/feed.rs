@@ -179,11 +179,6 @@ impl Feed {
         self.hls_until.set(Some(Instant::now() + Duration::from_millis(HLS_VIEWER_MS)));
     }
 
-    /// Asks for a complete segment soon.
-    pub fn request_cut(&self) {
-        self.window.borrow_mut().request_cut();
-    }
-
     /// Counts a viewer until what this gives is dropped.
     pub fn open(self: &Rc<Self>) -> Watching {
         self.open.set(self.open.get() + 1);

@@ -118,7 +118,6 @@ async fn wait<T>(
 async fn send_playlist(shown: &Shown, viewer: Viewer<'_>, order: &LiveOrder) -> Result<(), Stop> {
     let wanted = order.argument("msn").map(|msn| (msn, order.argument("part")));
     let (feed, query) = (&shown.feed, query_of(shown.quality == Quality::Sub));
-    feed.request_cut();
     let find = |window: &Window| {
         let delivery = wanted
             .map_or(Delivery::Ready, |(msn, part)| playlist_core::poll_delivery(window, msn, part));

@@ -17,6 +17,9 @@ use crate::system::clock;
 /// readers take for three segments. They can be fetched for as long as their segment.
 const PARTS_SEGMENTS: u64 = 3;
 
+/// How far from the end players stay, in parts (RFC 8216bis section 4.4.3.8: at least 2, better 3).
+const HOLD_BACK_PARTS: i64 = 3;
+
 /// What a request for a playlist waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -61,7 +64,7 @@ pub fn encode_playlist(window: &Window, query: &str) -> Option<String> {
         "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:{TARGET_S}\n\
          #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={}\n\
          #EXT-X-PART-INF:PART-TARGET={}\n#EXT-X-MEDIA-SEQUENCE:{sequence}\n",
-        Seconds(3 * target),
+        Seconds(HOLD_BACK_PARTS * target),
         Seconds(target),
     );
     if discontinuities > 0 {

@@ -21,12 +21,14 @@ use crate::api::wire::{LiveKind, LiveOrder, QUALITY, QUALITY_SUB};
 use crate::http::viewer::{LiveService, Serving, Stop, Viewer};
 use crate::media::format::VideoCodec;
 use crate::media::packet::{Packet, Track};
-use crate::system::{clock, wait};
+use crate::system::{clock, memory, wait};
 
 /// No packet for so long: there is no picture for somebody new.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long somebody waits for the sub-stream to open before the main one is shown.
 const SUB_WAIT: Duration = Duration::from_secs(5);
+/// How often is looked whether the last viewer has gone.
+const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// What somebody who is turned away is asked to wait, in seconds.
 const NO_PICTURE_RETRY_S: u32 = 2;
 pub(super) const NO_ROOM_RETRY_S: u32 = 5;
@@ -183,6 +185,21 @@ impl Live {
         let max = self.config.get().max_viewers;
         let id = self.viewers.borrow_mut().open(stream, self.now_ms(), max)?;
         Some(Place { live: self, id, _watching: feed.open() })
+    }
+
+    /// Gives memory back for ever, each time when the last viewer has gone.
+    pub async fn keep_trimmed(self: Rc<Self>) {
+        let mut was_watched = false;
+        loop {
+            wait::pause(TRIM_EVERY).await;
+            let is_watched = self.viewers.borrow_mut().count(self.now_ms()) > 0;
+            if was_watched && !is_watched {
+                // A full pool has other sorrows; the next viewer's end is another occasion.
+                let _ = self.pictures.codec.run(memory::trim).await;
+                log::debug!("the last viewer has gone: memory was given back");
+            }
+            was_watched = is_watched;
+        }
     }
 
     /// Counts a request of HLS; false when there are too many viewers.

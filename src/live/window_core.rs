@@ -9,7 +9,8 @@
 //! the first keyframe a second after the last cut, and at the latest after 6 s. A part is closed as soon
 //! as no further frame fits into it, by the usual distance of frames: waiting for the next frame to know
 //! the last one's duration would cost that much latency. So a part's duration is exact but for its last
-//! frame, where it is an estimate; a segment's duration is exact, unless a gap follows.
+//! frame, where it is an estimate; a segment's duration is exact, unless a gap follows. A frame belongs to a
+//! part if half of it fits, so that jitter does not make parts that are too short.
 //! Invariants, verified by `Window::check`: W1 segment numbers rise by one; W2 parts follow each other
 //! without gap or overlap in packets; W3 no segment is longer than the target; W4 the byte count matches.
 //! Keeps PURE-CORE.
@@ -44,6 +45,10 @@ const LISTED_MIN: usize = 3;
 pub const BEHIND_MS_MAX: i64 = 1000;
 /// Packets without video that a part takes (video has stopped); further sound is left out.
 const PART_PACKETS_MAX: u64 = 2048;
+/// Distances of frames of which the middle one is the usual one, and as how many the rate counts that the parameter
+/// sets declare.
+const STEPS_MAX: usize = 15;
+const DECLARED_STEPS: usize = 2;
 /// Distance of frames until it is known: 15 fps.
 const INTERVAL_DEFAULT: i64 = SECOND / 15;
 
@@ -137,12 +142,12 @@ pub struct Window {
     listed_from: u64,
     discontinuities_gone: u64,
     has_begun: bool,
-    wants_cut: bool,
     newest_key: Option<u64>,
     last_dts: i64,
-    /// The usual distance of frames, 90 kHz.
+    /// The usual distance of frames, 90 kHz: the middle one of `steps`.
     interval: i64,
-    is_interval_known: bool,
+    /// The last distances of frames.
+    steps: VecDeque<i64>,
     part_target: i64,
     /// The distance of frames that it was made for.
     target_interval: i64,
@@ -166,11 +171,10 @@ impl Window {
             listed_from: first_number,
             discontinuities_gone: 0,
             has_begun: false,
-            wants_cut: false,
             newest_key: None,
             last_dts: 0,
             interval: INTERVAL_DEFAULT,
-            is_interval_known: false,
+            steps: VecDeque::new(),
             part_target: part_target(INTERVAL_DEFAULT),
             target_interval: INTERVAL_DEFAULT,
             trimmed: None,
@@ -222,13 +226,6 @@ impl Window {
         self.listed_from = self.next_number;
         self.epochs.clear();
         self.newest_key = None;
-    }
-
-    /// Asks for a cut at the next frame: a player needs a complete segment to start with, and the rest of
-    /// the group of pictures may be seconds away.
-    pub fn request_cut(&mut self) {
-        let has_complete = self.listed().any(|segment| segment.ticks.is_some());
-        self.wants_cut = !has_complete;
     }
 
     /// Bytes held, bookkeeping included.
@@ -340,10 +337,10 @@ impl Window {
         if is_key {
             self.newest_key = Some(index);
         }
-        let (interval, target) = (self.interval, self.part_target);
+        let (interval, nominal) = (self.interval, self.part_nominal());
         let open =
             self.open.get_or_insert(OpenPart { first: index, start: dts, is_independent: is_key });
-        if dts + 2 * interval - open.start > target {
+        if dts + interval + interval / 2 - open.start > nominal {
             self.close_part(None);
         }
     }
@@ -353,16 +350,21 @@ impl Window {
         let Some(segment) = self.segments.back() else { return };
         let length = packet.dts - segment.start;
         let is_long = length + self.interval > SEGMENT_TICKS_MAX;
-        if (packet.is_key && length >= SEGMENT_TICKS_MIN) || is_long || self.wants_cut {
+        if (packet.is_key && length >= SEGMENT_TICKS_MIN) || is_long {
             let epoch = Rc::clone(&segment.epoch);
             self.close_segment(Some(packet.dts));
             self.begin_segment(epoch, packet, false);
         } else if let Some(open) = &self.open
-            && packet.dts + self.interval - open.start > self.part_target
+            && packet.dts + self.interval / 2 - open.start > self.part_nominal()
             && packet.dts > open.start
         {
             self.close_part(Some(packet.dts));
         }
+    }
+
+    /// The part target without its slack.
+    fn part_nominal(&self) -> i64 {
+        self.part_target * 100 / PART_SLACK_PERCENT
     }
 
     fn gap_ticks(&self) -> i64 {
@@ -370,14 +372,18 @@ impl Window {
     }
 
     fn note_interval(&mut self, step: i64) {
-        if self.is_interval_known {
-            // One frame that is missing says little about the others.
-            self.interval += (step.min(self.interval * 3 / 2 + 8) - self.interval) / 8;
-        } else {
-            (self.interval, self.is_interval_known) = (step, true);
+        let is_first = self.steps.is_empty();
+        if self.steps.len() >= STEPS_MAX {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(step.clamp(1, GAP_TICKS_MAX));
+        // The middle one: frames that are missing say nothing about the others.
+        let mut sorted: Vec<i64> = self.steps.iter().copied().collect();
+        sorted.sort_unstable();
+        self.interval = sorted[sorted.len() / 2];
+        if is_first {
             self.retarget();
         }
-        self.interval = self.interval.clamp(1, GAP_TICKS_MAX);
     }
 
     /// Parts are to be at least 85 % of the target (RFC 8216bis section 4.4.4.9), those listed before too:
@@ -389,8 +395,9 @@ impl Window {
 
     fn begin_epoch(&mut self, packet: &Packet, format: &Arc<VideoFormat>) {
         self.close_segment(None);
-        if format.fps_milli > 0 && !self.is_interval_known {
-            self.interval = SECOND * 1000 / i64::from(format.fps_milli);
+        if format.fps_milli > 0 && self.steps.is_empty() {
+            let declared = SECOND * 1000 / i64::from(format.fps_milli);
+            (0..DECLARED_STEPS).for_each(|_| self.note_interval(declared));
         }
         let epoch = Rc::new(Epoch {
             number: self.next_number,
@@ -407,7 +414,8 @@ impl Window {
     }
 
     fn begin_segment(&mut self, epoch: Rc<Epoch>, packet: &Packet, is_discontinuity: bool) {
-        if (self.interval - self.target_interval).abs() * 5 > self.target_interval {
+        let drift = (self.interval - self.target_interval).abs();
+        if drift * 100 > self.target_interval * (PART_SLACK_PERCENT - 100) {
             self.retarget();
         }
         // Sound that came behind the last part goes with this segment.
@@ -426,7 +434,6 @@ impl Window {
             part_target: self.part_target,
         });
         self.next_number += 1;
-        self.wants_cut = false;
     }
 
     /// Ends the open part; `next` is when the frame behind it is decoded, if that is known.

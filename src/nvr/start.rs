@@ -332,6 +332,7 @@ async fn serve_all(
         executor.spawn(Rc::clone(&nvr.parts.buffers).run()),
         executor.spawn(Rc::clone(&nvr).keep_swap_file()),
         executor.spawn(Rc::clone(&nvr).keep_memory_watched()),
+        executor.spawn(Rc::clone(&nvr.parts.live).keep_trimmed()),
     ];
     let gate_executor = Rc::clone(&executor);
     let redirect = args.redirect_port.and_then(redirect_listener);

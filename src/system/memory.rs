@@ -1,6 +1,8 @@
-//! Keeps the program's memory out of the kernel's swap, and its pictures on the heap.
+//! Keeps the program's memory out of the kernel's swap and its pictures on the heap, and gives back what is free of it.
 
-use rustix::mm::{MlockAllFlags, mlockall};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use rustix::process::{Resource, getrlimit};
 
 use super::stats;
@@ -18,6 +20,31 @@ pub fn keep_pictures_on_heap() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(HEAP_BYTES_MAX)));
 }
 
+/// Memory is locked.
+static IS_LOCKED: AtomicBool = AtomicBool::new(false);
+
+/// Gives memory that is free back to the system: the C library keeps it for the next time, which on a small board may
+/// be never. Takes some milliseconds, in which memory is not locked, for what is locked can't be given back
+/// (madvise(2)).
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    {
+        let is_locked = IS_LOCKED.load(Ordering::Relaxed);
+        if is_locked && munlockall().is_err() {
+            return;
+        }
+        unsafe extern "C" {
+            /// malloc_trim(3)
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: it takes the allocator's own locks and may be called at any time, from any thread.
+        let _ = unsafe { malloc_trim(0) };
+        if is_locked {
+            lock_all();
+        }
+    }
+}
+
 /// Locks what is in memory and whatever comes, once it is used: rings, and all that works on them. A ring that is
 /// read back from a card is no buffer. Where only some memory may be locked nothing is: with a limit, memory
 /// beyond it would be refused, and the program would end instead of slowing down.
@@ -31,9 +58,15 @@ pub fn lock() {
         );
         return;
     }
+    lock_all();
+}
+
+fn lock_all() {
     // Only what is touched: stacks and arenas reserve much more than they use.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    if let Err(error) = mlockall(flags) {
+    let locked = mlockall(flags);
+    IS_LOCKED.store(locked.is_ok(), Ordering::Relaxed);
+    if let Err(error) = locked {
         log::info!("memory is not locked, the kernel may swap it: {error}");
     }
 }

@@ -112,14 +112,15 @@ fn without_viewers_only_what_one_starts_with_is_kept() {
     let (mut window, mut camera) = (Window::new(0, 18), Camera::new());
     film(&mut window, &mut camera, 40, 30, Keep::Idle);
     assert_eq!(window.end() - window.first, 10, "from the newest keyframe on");
-    film(&mut window, &mut camera, 40, 30, Keep::Start);
+    let (mut window, mut camera) = (Window::new(0, 18), Camera::new());
+    film(&mut window, &mut camera, 46, 30, Keep::Start);
     assert_eq!(window.listed().count(), 1);
     assert_eq!(encode_playlist(&window, ""), None);
-    window.request_cut();
-    window.push(camera.frame(6000, false), Keep::All);
+    // The first segment of a viewer is whole, from keyframe to keyframe: nothing can be shown of less.
+    film(&mut window, &mut camera, 1, 30, Keep::All);
     let text = encode_playlist(&window, "").unwrap();
-    assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:1\n") && text.contains("seg_1.m4s"), "{text}");
-    window.check();
+    assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:1\n#EXT-X-INDEPENDENT-SEGMENTS\n"), "{text}");
+    assert!(text.contains("seg_1.m4s"), "{text}");
     // A second more than the group of pictures, for sockets that are a little behind.
     assert!(window.packet(window.newest_key().unwrap()).is_some());
     assert!(window.end() - window.first <= 30 + 17, "{}", window.end() - window.first);
@@ -238,6 +239,22 @@ fn a_viewer_who_starts_may_take_its_time_within_a_group_of_pictures() {
     assert_eq!(cursor.poll(&window, 9001), Step::Send(100));
 }
 
+#[test]
+fn a_frame_that_is_missing_makes_no_part_too_short() {
+    let (mut window, mut camera) = (Window::new(0, 18), Camera::new());
+    for n in 0..300 {
+        let step = if n % 7 == 3 { 12_000 } else { 6000 };
+        window.push(camera.frame(step, n % 30 == 0), Keep::All);
+        window.check();
+    }
+    let segments = window.listed().filter(|segment| segment.ticks.is_some());
+    for segment in segments {
+        let (_, whole) = segment.parts.split_last().unwrap();
+        let shortest = whole.iter().map(|part| part.ticks).min().unwrap();
+        assert!(shortest * 100 >= segment.part_target * 85, "{:?}", segment.parts);
+    }
+}
+
 fn any_step() -> impl Strategy<Value = (i64, bool, u8)> {
     let steps = prop_oneof![8 => 1000_i64..9000, 1 => 1_i64..20_000, 1 => -5_i64..900_000];
     (steps, prop::bool::weighted(0.05), any::<u8>())
@@ -259,7 +276,6 @@ proptest! {
                 3..6 => camera.format = video(u16::from(what) * 100),
                 6..8 => window.clear(),
                 8..80 => window.push(camera.sound(), Keep::All),
-                80..90 => window.request_cut(),
                 _ => {}
             }
             let keep = if what < 40 { Keep::Start } else { Keep::All };
