@@ -113,7 +113,7 @@ need_test() {
 	need_gst
 	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv \
 		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux \
-		node:nodejs npm:npm :gstreamer1.0-plugins-bad cvlc:vlc-bin :vlc-plugin-base
+		node:nodejs npm:npm :gstreamer1.0-plugins-bad cvlc:vlc-bin :vlc-plugin-base openssl:openssl :glib-networking
 	# Debian's python3, because another one on PATH may come without venv.
 	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then
 		say "installing tests/requirements.txt into $VENV_DIR"

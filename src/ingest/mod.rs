@@ -23,6 +23,7 @@ pub mod session_setup;
 pub mod session_tracks;
 pub mod testpattern;
 pub mod timeline;
+pub mod tls;
 pub mod track;
 pub mod udp;
 pub mod udp_core;

@@ -17,9 +17,11 @@ use smol::future::FutureExt;
 use super::auth::Auth;
 use super::rtsp_message::ITEM_BYTES_MAX;
 use super::session_core::{End, Memory, SessionCore};
+use super::tls::Tls;
 use super::udp::Sockets;
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent};
+use crate::config::fingerprint::Fingerprint;
 use crate::config::transport::Transport;
 use crate::system::clock;
 
@@ -61,11 +63,12 @@ type Sink<'a> = &'a mut dyn FnMut(SourceEvent);
 pub struct Target<'a> {
     pub url: &'a str,
     pub transport: Transport,
+    pub tls_fingerprint: Option<Fingerprint>,
 }
 
 impl<'a> From<&'a str> for Target<'a> {
     fn from(url: &'a str) -> Self {
-        Self { url, transport: Transport::Auto }
+        Self { url, transport: Transport::Auto, tls_fingerprint: None }
     }
 }
 
@@ -79,7 +82,7 @@ pub async fn run(
     is_watched: &dyn Fn() -> bool,
     stop: impl Future<Output = ()>,
 ) -> Result<(), IngestError> {
-    let Target { url, transport } = target.into();
+    let Target { url, transport, tls_fingerprint } = target.into();
     let mut target = RtspUrl::parse(url).map_err(|what| IngestError::Refused { what })?;
     let mut memory = new_memory(&target, transport);
     let mut stop = pin!(stop);
@@ -88,7 +91,11 @@ pub async fn run(
         let Some(stream) = connect(&target, stop.as_mut()).await? else { return Ok(()) };
         let mut core = SessionCore::new(target.clone(), memory, Instant::now());
         core.set_wall(Instant::now(), clock::wall_ms());
-        let mut session = Session { stream, core, unparsed: Vec::new(), udp: None };
+        let tls = match target.is_tls {
+            true => Some(Box::new(Tls::new(&target.host, tls_fingerprint).await?)),
+            false => None,
+        };
+        let mut session = Session { stream, core, unparsed: Vec::new(), udp: None, tls };
         let ended = session.run(sink, is_watched, stop.as_mut()).await;
         session.core.finish(sink);
         let Err(end) = ended else {
@@ -125,6 +132,8 @@ pub async fn run(
 }
 
 fn new_memory(url: &RtspUrl, transport: Transport) -> Memory {
+    // What came in an encrypted connection stays there.
+    let transport = if url.is_tls { Transport::Tcp } else { transport };
     // A client nonce that can be guessed is no worse than Digest without one.
     let seed = getrandom::u64().unwrap_or(0);
     Memory {
@@ -223,6 +232,8 @@ struct Session {
     unparsed: Vec<u8>,
     /// Where the session goes over UDP.
     udp: Option<Sockets>,
+    /// Where it is encrypted.
+    tls: Option<Box<Tls>>,
 }
 
 impl Session {
@@ -271,7 +282,8 @@ impl Session {
         timer: &mut Timer,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Wake {
-        let wants_send = !self.core.output().is_empty();
+        let wants_send = !self.core.output().is_empty()
+            || self.tls.as_ref().is_some_and(|tls| tls.wants_write());
         let (stream, udp) = (&self.stream, &self.udp);
         poll_fn(|cx| {
             if stop.as_mut().poll(cx).is_ready() {
@@ -316,6 +328,12 @@ impl Session {
     /// Sends as much as the socket takes.
     fn send(&mut self) -> Result<(), End> {
         let output = self.core.output();
+        if let Some(tls) = &mut self.tls {
+            return match tls.write(self.stream.get_ref(), output) {
+                Err(error) if !is_temporary(&error) => Err(self.closed(&error)),
+                _ => Ok(()),
+            };
+        }
         if output.is_empty() {
             return Ok(());
         }
@@ -332,7 +350,12 @@ impl Session {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let kept = self.unparsed.len();
             buffer[..kept].copy_from_slice(&self.unparsed);
-            let read = match self.stream.get_ref().read(&mut buffer[kept..]) {
+            let (mut socket, room) = (self.stream.get_ref(), &mut buffer[kept..]);
+            let read = match &mut self.tls {
+                Some(tls) => tls.read(socket, room),
+                None => socket.read(room),
+            };
+            let read = match read {
                 Ok(0) => return Err(self.core.closed("camera closed the connection")),
                 Ok(read) => read,
                 Err(error) if is_temporary(&error) => return Ok(0),
@@ -376,6 +399,9 @@ impl Session {
     }
 
     fn closed(&mut self, error: &io::Error) -> End {
+        if error.kind() == ErrorKind::InvalidData {
+            return End::Failed(IngestError::Refused { what: error.to_string() });
+        }
         self.core.closed(&format!("connection to the camera broke: {}", words(error)))
     }
 }

@@ -3,6 +3,7 @@
 //! A later version appends fields; an older record then lacks them and takes their defaults. A record
 //! with a higher version is read as far as this program knows it, so that a store can go back one version.
 
+use crate::config::fingerprint::Fingerprint;
 use crate::config::stream::StreamConfig;
 use crate::config::transport::Transport;
 use crate::media::format::VideoCodec;
@@ -128,6 +129,7 @@ pub fn encode_stream(config: &StreamConfig) -> Vec<u8> {
         .option(config.retention_days.map(u64::from))
         .option(config.max_storage_size)
         .u8(config.transport.number())
+        .text(&config.tls_fingerprint.map(|hash| hash.to_string()).unwrap_or_default())
         .done()
 }
 
@@ -147,6 +149,7 @@ pub fn decode_stream(id: u32, record: &[u8]) -> Option<StreamConfig> {
         retention_days: fields.option().and_then(|days| days.try_into().ok()),
         max_storage_size: fields.option(),
         transport: Transport::of_number(fields.u8().unwrap_or(0)),
+        tls_fingerprint: fields.text().and_then(|text| Fingerprint::parse(&text)),
     })
 }
 
@@ -250,11 +253,13 @@ mod tests {
             retention_days: None,
             max_storage_size: None,
             transport: Transport::Auto,
+            tls_fingerprint: None,
         };
         let record = encode_stream(&config);
-        assert_eq!(decode_stream(1, &record[..record.len() - 19]), Some(config.clone()));
+        assert_eq!(decode_stream(1, &record[..record.len() - 21]), Some(config.clone()));
         let more = StreamConfig { retention_days: Some(0), max_storage_size: Some(9), ..config };
-        let more = StreamConfig { transport: Transport::Udp, ..more };
+        let tls_fingerprint = Some(Fingerprint([9; 32]));
+        let more = StreamConfig { transport: Transport::Udp, tls_fingerprint, ..more };
         assert_eq!(decode_stream(1, &encode_stream(&more)), Some(more));
     }
 

@@ -49,6 +49,7 @@ fn stream(id: u32) -> StreamConfig {
         retention_days: None,
         max_storage_size: Some(3),
         transport: crate::config::transport::Transport::Tcp,
+        tls_fingerprint: None,
     }
 }
 

@@ -82,7 +82,11 @@ async fn session(
         };
         return testpattern::run(request, codec, sink, stop.asked()).await;
     }
-    let target = rtsp::Target { url: &config.url, transport: config.transport };
+    let target = rtsp::Target {
+        url: &config.url,
+        transport: config.transport,
+        tls_fingerprint: config.tls_fingerprint,
+    };
     rtsp::run(target, sink, is_watched, stop.asked()).await
 }
 

@@ -1,5 +1,6 @@
 //! The GStreamer RTSP server (`gst_server.py`) as a child process.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -66,6 +67,11 @@ impl GstServer {
     /// Like `start`, but RTP over TCP is refused.
     pub fn start_over_udp(mounts: &[Mount]) -> Self {
         Self::start_with(Auth::None, mounts, &["--udp"])
+    }
+
+    /// Like `start`, encrypted with the certificate and key of this file.
+    pub fn start_with_tls(auth: Auth, mounts: &[Mount], pem: &Path) -> Self {
+        Self::start_with(auth, mounts, &["--tls", pem.to_str().expect("a path of the tests")])
     }
 
     fn start_with(auth: Auth, mounts: &[Mount], more: &[&str]) -> Self {
