@@ -8,3 +8,6 @@ pub mod hub;
 pub mod meter_core;
 pub mod supervisor;
 pub mod wall_core;
+
+#[cfg(test)]
+mod week_tests;
