@@ -12,6 +12,7 @@ pub mod habits_core;
 pub mod jpeg_header;
 pub mod offset;
 pub mod pattern_core;
+pub mod quota_core;
 pub mod reorder_core;
 pub mod report_core;
 pub mod rtp;

@@ -1,4 +1,5 @@
-//! The table of what cameras do: `tests/golden/quirks/*.quirk`, one behaviour in a file.
+//! The table of what cameras do: `tests/golden/quirks/*.quirk`, one behaviour in a file; `tests/golden/hostile`
+//! has those that mean harm, or might as well.
 //!
 //! A file is lines of words; a `#` begins a comment, and lines that begin with `|` are text of the line
 //! before them. First comes what the recorder must make of it:
@@ -90,10 +91,10 @@ pub struct Case {
     pub connections: Vec<Connection>,
 }
 
-/// All cases, or the one that `QUIRK` names.
-pub fn load_all() -> Vec<Case> {
+/// All cases of `tests/golden/DIR`, or those that `QUIRK` names.
+pub fn load_all(dir: &str) -> Vec<Case> {
     let only = std::env::var("QUIRK").unwrap_or_default();
-    let dir = fs::read_dir(test_file("golden/quirks")).expect("the table is there");
+    let dir = fs::read_dir(test_file("golden").join(dir)).expect("the table is there");
     let mut cases = Vec::new();
     for entry in dir {
         let path = entry.expect("a directory that can be read").path();
