@@ -147,7 +147,8 @@ fn to_json(view: &StreamView) -> String {
     out
 }
 
-fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
+/// The fields of a stream of a body, each in its range. Errors name the field.
+pub fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
     let name = fields.text("name")?;
     name.map(check_name).transpose()?;
     let url = fields.text("url")?;

@@ -13,7 +13,7 @@ use super::rtsp_message::{self as wire, BadMessage, Item, Message, Parser, Start
 use super::session_setup::{self as setup, TIMEOUT_DEFAULT};
 use super::session_tracks::{Counters, Frame, Placed, Tracks};
 use super::udp_core::{TRACKS, UdpCore};
-use super::url::RtspUrl;
+use super::url::{self, RtspUrl};
 use super::{IngestError, SourceEvent, sdp};
 use crate::config::transport::Transport;
 
@@ -525,7 +525,7 @@ impl SessionCore {
         let description = sdp::parse(&message.body);
         let chosen = setup::choose(&description, &base).map_err(End::Failed)?;
         let session = sdp::join_control(&base, description.control.as_deref());
-        self.base = RtspUrl::parse(&session).map_or(session, |url| url.request);
+        self.base = url::request_of(&session);
         if let Some(advice) = chosen.advice {
             self.advise(advice, out);
         }

@@ -74,6 +74,19 @@ impl RtspUrl {
     }
 }
 
+/// The text of a camera as it stands in a request: a URL without user name and password. One that is none is
+/// still what the camera calls its track, so it is kept, fit for a line.
+pub fn request_of(text: &str) -> String {
+    RtspUrl::parse(text).map_or_else(
+        |_| {
+            let mut line = String::new();
+            push_escaped(&mut line, text);
+            line
+        },
+        |url| url.request,
+    )
+}
+
 /// A URL cut where its parts meet: `scheme` with `://`, the rest without the `@`. All parts joined
 /// again give the URL.
 struct Parts<'a> {
