@@ -246,7 +246,7 @@ pub fn http_head(data: &[u8]) {
         if head_core::find_end(&data[..cut], 0) == Ok(None) {
             let again = head_core::find_end(data, cut);
             assert_eq!(again.is_ok(), found.is_ok());
-            assert_eq!(again.ok(), found.clone().ok());
+            assert_eq!(again.ok(), found.ok());
         }
     }
     if let Ok(Some(end)) = found {

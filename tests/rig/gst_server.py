@@ -31,6 +31,7 @@ VIDEO = {
 AUDIO = {
     "none": None,
     "aac": "rtpmp4gpay",
+    "opus": "rtpopuspay",
     # 20 ms in a packet, as cameras send it.
     "pcma": "rtppcmapay max-ptime=20000000",
 }

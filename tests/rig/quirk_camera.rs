@@ -1,7 +1,6 @@
 //! A camera that plays a case of the table (`quirk_case.rs`) on the fake camera's connections.
 //!
 //! What can be done after PLAY, one line each; a camera that is through stays and answers:
-//!
 //! - `pictures N`: the next N pictures, at their pace. `hush N`: their time passes without them.
 //!   `miss N`: they got lost, their numbers with them. `skip N`: the clip goes on without time.
 //! - `clip NAME`: another film. `pace FPS`: how fast they come. `stamps FPS`: what their times say.
@@ -46,9 +45,8 @@ pub struct Progress {
     pub said: Mutex<String>,
 }
 
-/// A camera that plays a case.
+/// A camera that plays a case; ends when dropped.
 pub struct ScriptedCamera {
-    /// Ends with it.
     _camera: FakeCamera,
     pub progress: Arc<Progress>,
     pub url: String,
@@ -390,7 +388,10 @@ impl<'a> Player<'a> {
                 self.lanes[0].send_control(self.peer, &bye);
             }
             "renew" => self.nonce += 1,
-            "wait" => self.listen(Duration::from_secs_f64(act.number(1)))?,
+            "wait" => {
+                self.listen(Duration::from_secs_f64(act.number(1)))?;
+                self.due_at = Instant::now();
+            }
             "done" => self.progress.is_done.store(true, Ordering::SeqCst),
             "close" => return None,
             "channel" => self.lanes[0] = Lane::Channel(whole() as u8),
