@@ -182,6 +182,7 @@ impl<'a> Player<'a> {
         for act in self.acts {
             self.act(act)?;
         }
+        self.lanes[0].flush();
         self.listen(SETTLE)?;
         if is_last {
             self.progress.is_done.store(true, Ordering::SeqCst);
