@@ -22,7 +22,8 @@ usage: ./build.sh COMMAND
   bench   CPU, memory and losses beside other recorders and the floor, half an hour, then the latency of live view;
           tables here, figures in target/bench/latest.json (arguments go to tests/bench/bench.py, --help lists them)
   soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12, 12 power
-          cuts instead of one, wear over an hour, a million recordings, ten rounds of 250 viewers instead of one
+          cuts instead of one, wear over an hour, a million recordings, ten rounds of 250 viewers instead of one,
+          20 s of a processor for each fuzz target instead of 4
   cross   [aarch64|armv7]: the static program for a board, without root and without docker
   image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
           (--update-lock: take today's Debian packages; board/README.md has the rest)
@@ -125,7 +126,7 @@ need_test() {
 	need curl:curl faketime:faketime chromium:chromium chromedriver:chromium-driver :python3-venv \
 		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux \
 		node:nodejs npm:npm :gstreamer1.0-plugins-bad \
-		cvlc:vlc-bin :vlc-plugin-base firefox-esr:firefox-esr
+		cvlc:vlc-bin :vlc-plugin-base firefox-esr:firefox-esr openssl:openssl :glib-networking
 	# Debian's python3, because another one on PATH may come without venv.
 	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then
 		say "installing tests/requirements.txt into $VENV_DIR"
@@ -248,7 +249,7 @@ cmd_soak() {
 	need_test
 	need_vm
 	release
-	SOAK=1 run_tests --test record_kill --test disk_stall --test million --test live_load \
+	SOAK=1 run_tests --test record_kill --test disk_stall --test million --test live_load --test fuzz \
 		--test vm_memory --test vm_power_cut --test vm_wear
 }
 

@@ -29,8 +29,6 @@ use rig::wait;
 
 /// The longest script, on a loaded machine.
 const PLAYED_WITHIN: Duration = Duration::from_secs(60);
-/// From the end of a connection to what the API says of it.
-const DETAIL_WITHIN: Duration = Duration::from_secs(5);
 const FINISHED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A case that is being played.
@@ -42,11 +40,28 @@ struct Playing<'a> {
 
 #[test]
 fn every_camera_of_the_table_is_recorded() {
-    let cases = quirk_case::load_all();
-    assert!(!cases.is_empty(), "no such case");
+    play_all("quirks");
+}
+
+/// Bytes for hostile cameras together, one of which has a picture of 8 MiB and its buffers; a debug build's, too.
+const GROWTH_KIB_MAX: u64 = 64 << 10;
+
+#[test]
+fn hostile_cameras_cost_their_neighbours_nothing() {
+    let (before, after) = play_all("hostile");
+    assert!(after < before + GROWTH_KIB_MAX, "from {before} to {after} KiB");
+}
+
+/// Plays the cases of this directory. Gives the program's memory in KiB, idle and afterwards.
+fn play_all(dir: &str) -> (u64, u64) {
+    let cases = quirk_case::load_all(dir);
+    if cases.is_empty() {
+        assert!(std::env::var_os("QUIRK").is_some(), "no cases");
+        return (0, 0);
+    }
     // Cameras film what is there before they are asked.
     cases.iter().for_each(|case| drop(quirk_media::film(&case.clip)));
-    let home = TempDir::new("quirks");
+    let home = TempDir::new(&format!("cases_{dir}"));
     let nvr = Nvr::start(home.path());
     nvr.set(r#"{"max_streams":256}"#);
     nvr.keep_files_long();
@@ -60,8 +75,10 @@ fn every_camera_of_the_table_is_recorded() {
         let id = nvr.json("POST", "/api/v1/streams", Some(&body)).field("id").integer();
         Playing { case, camera, id }
     };
+    let before = nvr.rss_kib();
     let playing: Vec<Playing> = cases.iter().map(start).collect();
     let finished = finish(&nvr, &playing);
+    let after = nvr.rss_kib();
     // Two at a time: each check is an ffmpeg.
     let (next, faults) = (Mutex::new(finished.iter()), Mutex::new(Vec::new()));
     let work = || {
@@ -86,12 +103,14 @@ fn every_camera_of_the_table_is_recorded() {
     assert!(faults.is_empty(), "{} cases\n  {}", cases.len(), faults.join("\n  "));
     assert!(nvr.stop().success());
     assert_eq!(rig::nvr::check(home.path()), (Some(0), String::new()));
+    (before, after)
 }
 
 /// A case that was played: the stream at its end, its recordings, and what the ledger says of them.
 type Finished<'a> = (&'a Playing<'a>, miniserde::json::Value, Vec<Recording>, Vec<String>);
 
-/// Ends each stream when its camera is through, for a camera that says nothing any more is left.
+/// Ends each stream when its camera is through, and `status_detail` says what it is to say: a camera that is
+/// silent any longer would be left.
 fn finish<'a>(nvr: &Nvr, playing: &'a [Playing<'a>]) -> Vec<Finished<'a>> {
     let mut waiting: Vec<&Playing> = playing.iter().collect();
     let mut ended = Vec::new();
@@ -100,14 +119,18 @@ fn finish<'a>(nvr: &Nvr, playing: &'a [Playing<'a>]) -> Vec<Finished<'a>> {
         let names = || waiting.iter().map(|play| play.case.name.as_str()).collect::<Vec<_>>();
         assert!(Instant::now() < end, "not through: {:?}", names());
         waiting.retain(|play| {
-            let is_done = play.camera.progress.is_done.load(Ordering::SeqCst);
-            if is_done {
-                let seen = look(nvr, play);
-                let path = format!("/api/v1/streams/{}", play.id);
-                nvr.json("PUT", &path, Some(r#"{"enabled":false}"#));
-                ended.push((*play, seen));
+            if !play.camera.progress.is_done.load(Ordering::SeqCst) {
+                return true;
             }
-            !is_done
+            let seen = nvr.stream(play.id);
+            let detail = seen.field("status_detail").text();
+            if play.case.want.detail.as_ref().is_some_and(|want| !detail.contains(want)) {
+                return true;
+            }
+            let path = format!("/api/v1/streams/{}", play.id);
+            nvr.json("PUT", &path, Some(r#"{"enabled":false}"#));
+            ended.push((*play, seen));
+            false
         });
         wait::pause(Duration::from_millis(50));
     }
@@ -122,20 +145,6 @@ fn finish<'a>(nvr: &Nvr, playing: &'a [Playing<'a>]) -> Vec<Finished<'a>> {
     ended.collect()
 }
 
-/// The stream, when its `status_detail` says what it is to say.
-fn look(nvr: &Nvr, play: &Playing) -> miniserde::json::Value {
-    let end = Instant::now() + DETAIL_WITHIN;
-    loop {
-        let seen = nvr.stream(play.id);
-        let detail = seen.field("status_detail").text();
-        let is_said = play.case.want.detail.as_ref().is_none_or(|want| detail.contains(want));
-        if is_said || Instant::now() > end {
-            return seen;
-        }
-        wait::pause(Duration::from_millis(50));
-    }
-}
-
 /// The states between the begin of the stream's first recording and the end of its last.
 fn ledger(nvr: &Nvr, id: u64) -> Vec<String> {
     let list = nvr.json("GET", &format!("/api/v1/recordings?stream_id={id}"), None);
@@ -147,28 +156,28 @@ fn ledger(nvr: &Nvr, id: u64) -> Vec<String> {
     let path = format!("/api/v1/streams/{id}/ledger?start={start}&end={end}");
     let ledger = nvr.json("GET", &path, None);
     let spans = ledger.field("spans").items().iter();
-    // The list gives times to the second, so the ends are a little off: nothing of what is there counts, nor does
-    // a new connection that came at once.
+    // A new connection that came at once is no gap.
     let is_long = |span: &&miniserde::json::Value| {
         let ms = |name| {
             let text = span.field(name).text();
             lightnvr::system::clock::parse_rfc3339_ms(text).expect("a time")
         };
-        let least_ms = match span.field("state").text() {
-            "recorded" => 0,
-            "not_configured" | "disabled" => 1000,
-            _ => 500,
-        };
-        ms("end") - ms("start") > least_ms
+        span.field("state").text() == "recorded" || ms("end") - ms("start") > 1500
     };
-    spans.filter(is_long).map(|span| span.field("state").text().to_owned()).collect()
+    let states = spans.filter(is_long).map(|span| span.field("state").text().to_owned());
+    let states: Vec<String> = states.collect();
+    // The list gives times to the second, so the ends are a little off.
+    let is_recorded = |state: &String| state == "recorded";
+    let from = states.iter().position(is_recorded).unwrap_or(0);
+    let to = states.iter().rposition(is_recorded).map_or(0, |at| at + 1);
+    states[from..to].to_vec()
 }
 
 fn check_camera(play: &Playing, found: &mut Vec<String>) {
     let want = &play.case.want;
     let connections = play.camera.progress.connections.load(Ordering::SeqCst);
-    if connections != want.connections {
-        found.push(format!("{connections} connections, want {}", want.connections));
+    if !(want.connections.0..=want.connections.1).contains(&connections) {
+        found.push(format!("{connections} connections, want {:?}", want.connections));
     }
     let said = play.camera.progress.said.lock().expect("no panic inside").clone();
     let is_said = |text: &&String| said.contains(&text.replace("$HOST", &play.camera.host));
@@ -186,7 +195,9 @@ fn check_stream(
 ) {
     let advice: Vec<&str> = seen.field("advice").items().iter().map(Look::text).collect();
     let is_given = |part: &String| advice.iter().any(|text| text.contains(part.as_str()));
-    if !want.advice.iter().all(is_given) || want.advice.len() != advice.len() {
+    if !want.advice.iter().all(is_given)
+        || want.advice.len() != advice.len() && !want.has_more_advice
+    {
         found.push(format!("advice {advice:?}, want {:?}", want.advice));
     }
     let detail = seen.field("status_detail").text();

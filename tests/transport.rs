@@ -1,7 +1,10 @@
-//! RTP over UDP from other people's servers: GStreamer and VLC, which refuse TCP.
+//! Other transports than RTP over TCP, from other people's servers: UDP from GStreamer and VLC, which refuse
+//! TCP; RTSPS from GStreamer.
 
 mod rig;
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::json::{Look, quote};
 use rig::mp4;
 use rig::nvr::Nvr;
-use rig::process::Process;
+use rig::process::{Process, run_silently};
 use rig::temp_dir::TempDir;
 use rig::wait;
 
@@ -21,6 +24,55 @@ fn add(nvr: &Nvr, name: &str, url: &str, transport: &str) -> u64 {
     let body =
         format!(r#"{{"name":{},"url":{},"transport":"{transport}"}}"#, quote(name), quote(url));
     nvr.json("POST", "/api/v1/streams", Some(&body)).field("id").integer()
+}
+
+/// A fresh certificate with its key for 127.0.0.1; gives its SHA-256, too.
+fn certificate(pem: &Path) -> String {
+    let mut openssl = Command::new("openssl");
+    openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split(' '));
+    openssl.args(["-subj", "/CN=camera", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    let out = openssl.arg("-keyout").arg(pem).output().expect("openssl starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let mut whole = fs::read(pem).expect("the key was written");
+    whole.extend(out.stdout);
+    fs::write(pem, whole).expect("the test's directory can be written");
+    let mut openssl = Command::new("openssl");
+    openssl.args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(pem);
+    let said = String::from_utf8(run_silently(&mut openssl)).expect("text");
+    said.trim().rsplit('=').next().expect("a value").to_owned()
+}
+
+#[test]
+fn rtsps_is_recorded_where_the_certificate_is_known() {
+    let home = TempDir::new("transport_tls");
+    let pem = home.path().join("camera.pem");
+    let sha256 = certificate(&pem);
+    let mount = Mount { path: "cam", clip: &clips::H264_AAC, sets: Sets::Sdp };
+    let server = GstServer::start_with_tls(Auth::Digest, &[mount], &pem);
+    let url = server.url_with_login("cam").replace("rtsp://", "rtsps://");
+    let nvr = Nvr::start(home.path());
+    nvr.keep_files_long();
+    let add = |name: &str, pin: &str| {
+        let body = format!(r#"{{"name":"{name}","url":"{url}","tls_fingerprint":{pin}}}"#);
+        nvr.json("POST", "/api/v1/streams", Some(&body)).field("id").integer()
+    };
+    let right = add("right", &quote(&sha256));
+    let wrong = add("wrong", &quote(&"00".repeat(32)));
+    let unknown = add("unknown", "null");
+    check_recorded(&nvr, right);
+    let plain = sha256.replace(':', "").to_lowercase();
+    assert_eq!(nvr.stream(right).field("tls_fingerprint").text(), plain);
+    for id in [wrong, unknown] {
+        let stream = nvr.wait_for_status(id, "error", WITHIN);
+        let detail = stream.field("status_detail").text();
+        assert!(detail.contains(&plain), "says which certificate it is: {detail}");
+        assert!(nvr.recordings(&format!("?stream_id={id}")).is_empty());
+    }
+    // Nobody without TLS gets an answer from there, and nobody waits for ever.
+    let body = format!(r#"{{"url":{},"tls_fingerprint":null}}"#, quote(&server.url("cam")));
+    nvr.json("PUT", &format!("/api/v1/streams/{unknown}"), Some(&body));
+    nvr.wait_for_status(unknown, "reconnecting", WITHIN);
+    assert!(nvr.stop().success());
 }
 
 /// Waits for some seconds of recording, which must play.
@@ -96,7 +148,7 @@ fn vlc_which_answers_461_to_tcp_is_recorded() {
 /// The same command by a user without rights: VLC refuses to run as root.
 fn as_nobody(command: &Command) -> Command {
     let mut setpriv = Command::new("setpriv");
-    setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--pdeathsig=KILL"]);
     setpriv.arg(command.get_program()).args(command.get_args());
     setpriv.env("HOME", "/tmp");
     setpriv

@@ -327,6 +327,24 @@ impl Fields {
         }
     }
 
+    /// A text of one form, or null.
+    pub fn word_or_null<T>(
+        &self,
+        field: &'static str,
+        rule: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<Option<T>>, ApiError> {
+        self.read(
+            field,
+            || rule.to_owned(),
+            |value| match value {
+                Value::Null => Some(None),
+                Value::Text(text) => parse(text).map(Some),
+                _ => None,
+            },
+        )
+    }
+
     /// One of a few words.
     pub fn word<T>(
         &self,

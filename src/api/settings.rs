@@ -66,7 +66,8 @@ fn reply(settings: &Settings) -> Reply {
     }))
 }
 
-fn read_patch(fields: &Fields) -> Result<SettingsPatch, ApiError> {
+/// The settings of a body, each in its range. Errors name the field.
+pub fn read_patch(fields: &Fields) -> Result<SettingsPatch, ApiError> {
     let patch = SettingsPatch {
         storage_path: fields.text("storage_path")?.map(str::to_owned),
         max_storage_size: fields.whole("max_storage_size", &MAX_STORAGE_SIZE_RANGE)?,

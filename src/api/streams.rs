@@ -5,6 +5,7 @@ use miniserde::{Serialize, json};
 use super::error::ApiError;
 use super::json::Fields;
 use super::{Ctx, Reply, success};
+use crate::config::fingerprint::Fingerprint;
 use crate::config::settings::{MAX_STORAGE_SIZE_RANGE, RETENTION_DAYS_RANGE};
 use crate::config::stream::{
     FPS_RANGE, PRIORITY_RANGE, SIDE_RANGE, StreamConfig, StreamPatch, check_name, check_url,
@@ -143,11 +144,14 @@ fn to_json(view: &StreamView) -> String {
     if view.config.transport != Transport::Auto {
         out.push_str(&format!(r#","transport":"{}""#, view.config.transport.name()));
     }
+    let pin = view.config.tls_fingerprint;
+    out.extend(pin.map(|pin| format!(r#","tls_fingerprint":"{pin}""#)));
     out.push('}');
     out
 }
 
-fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
+/// The fields of a stream of a body, each in its range, and no others. Errors name the field.
+pub fn read_patch(fields: &Fields) -> Result<StreamPatch, ApiError> {
     let patch = read_fields(fields)?;
     fields.ignore(&READ_ONLY);
     fields.finish()?;
@@ -175,6 +179,11 @@ pub(super) fn read_fields(fields: &Fields) -> Result<StreamPatch, ApiError> {
         retention_days: fields.whole_or_null("retention_days", &RETENTION_DAYS_RANGE)?,
         max_storage_size: fields.whole_or_null("max_storage_size", &MAX_STORAGE_SIZE_RANGE)?,
         sub_url: sub_url.map(|url| url.map(str::to_owned)),
+        tls_fingerprint: fields.word_or_null(
+            "tls_fingerprint",
+            "must be the SHA-256 of a certificate, 64 hexadecimal digits, or null",
+            Fingerprint::parse,
+        )?,
         transport: fields.word("transport", "must be auto, tcp or udp", Transport::named)?,
     })
 }
@@ -206,6 +215,7 @@ mod tests {
         check_bad(r#"{"sub_url":"ftp://x"}"#, "sub_url", "rtsp://");
         check_bad(r#"{"sub_url":7}"#, "sub_url", "a string or null, got a number");
         check_bad(r#"{"codec":"H264"}"#, "codec", "h264, h265 or mjpeg, got \"H264\"");
+        check_bad(r#"{"tls_fingerprint":"ab:cd"}"#, "tls_fingerprint", "64 hexadecimal digits");
         check_bad(r#"{"transport":"UDP"}"#, "transport", "auto, tcp or udp, got \"UDP\"");
         check_bad(r#"{"enabled":1}"#, "enabled", "true or false, got 1");
         check_bad(r#"{"priority":101}"#, "priority", "from 0 to 100");

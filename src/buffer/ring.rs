@@ -459,7 +459,6 @@ impl Ring {
     }
 }
 
-#[cfg(test)]
 impl Ring {
     /// Panics when an invariant is broken.
     pub fn check(&self) {

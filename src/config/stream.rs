@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::fingerprint::Fingerprint;
 use super::settings::{MAX_STORAGE_SIZE_RANGE, RETENTION_DAYS_RANGE};
 use super::transport::Transport;
 use super::{FieldError, check_range, url};
@@ -48,6 +49,8 @@ pub struct StreamConfig {
     /// `sub_url_masked` is for people.
     pub sub_url: Option<String>,
     pub transport: Transport,
+    /// What the camera's certificate must be; else the system's authorities decide.
+    pub tls_fingerprint: Option<Fingerprint>,
 }
 
 /// Any subset of the changeable fields: the body of POST and PUT, each field already in its range.
@@ -68,6 +71,8 @@ pub struct StreamPatch {
     pub max_storage_size: Option<Option<u64>>,
     pub sub_url: Option<Option<String>>,
     pub transport: Option<Transport>,
+    /// `Some(None)` clears it.
+    pub tls_fingerprint: Option<Option<Fingerprint>>,
 }
 
 impl StreamConfig {
@@ -132,6 +137,7 @@ impl StreamConfig {
             max_storage_size: None,
             sub_url: None,
             transport: Transport::Auto,
+            tls_fingerprint: None,
         }
     }
 
@@ -151,6 +157,7 @@ impl StreamConfig {
             max_storage_size: patch.max_storage_size.unwrap_or(self.max_storage_size),
             sub_url: patch.sub_url.clone().unwrap_or(self.sub_url),
             transport: patch.transport.unwrap_or(self.transport),
+            tls_fingerprint: patch.tls_fingerprint.unwrap_or(self.tls_fingerprint),
         }
     }
 
@@ -166,6 +173,15 @@ impl StreamConfig {
         check_range("retention_days", days.into(), &RETENTION_DAYS_RANGE)?;
         let size = self.max_storage_size.unwrap_or(0);
         check_range("max_storage_size", size, &MAX_STORAGE_SIZE_RANGE)?;
+        let is_tls = self.url.starts_with("rtsps://");
+        if self.tls_fingerprint.is_some() && !is_tls {
+            let what = "is for a url that begins with rtsps://; null clears it";
+            return Err(FieldError::new("tls_fingerprint", what));
+        }
+        if self.transport == Transport::Udp && is_tls {
+            let what = "must be auto or tcp with rtsps://, for over UDP the pictures would not be encrypted, got udp";
+            return Err(FieldError::new("transport", what));
+        }
         Ok(self)
     }
 }
@@ -176,7 +192,7 @@ impl fmt::Debug for StreamConfig {
         write!(
             f,
             "stream {} {:?} {:?} enabled={} {}x{}@{} {} priority={} record={} \
-             retention_days={:?} max_storage_size={:?} sub_url={:?} transport={}",
+             retention_days={:?} max_storage_size={:?} sub_url={:?} transport={} tls_fingerprint={:?}",
             self.id,
             self.name,
             self.url_masked(),
@@ -190,7 +206,8 @@ impl fmt::Debug for StreamConfig {
             self.retention_days,
             self.max_storage_size,
             self.sub_url_masked(),
-            self.transport.name()
+            self.transport.name(),
+            self.tls_fingerprint
         )
     }
 }
@@ -211,6 +228,7 @@ impl fmt::Debug for StreamPatch {
             .field("max_storage_size", &self.max_storage_size)
             .field("sub_url", &self.sub_url.as_ref().map(|url| url.as_deref().map(url::mask)))
             .field("transport", &self.transport)
+            .field("tls_fingerprint", &self.tls_fingerprint)
             .finish()
     }
 }
@@ -286,8 +304,8 @@ pub fn check_url(field: &'static str, url: &str) -> Result<(), FieldError> {
     if url.starts_with("testpattern://") {
         return Ok(());
     }
-    if !url.starts_with("rtsp://") {
-        return bad("must begin with rtsp:// or testpattern://".into());
+    if !url.starts_with("rtsp://") && !url.starts_with("rtsps://") {
+        return bad("must begin with rtsp://, rtsps:// or testpattern://".into());
     }
     if url::has_escaped_colon(url) {
         return bad(
@@ -409,6 +427,7 @@ mod tests {
             "rtsp://192.168.1.100:554/stream1",
             "rtsp://admin:p@ss:w@cam.local/live?channel=1&subtype=0",
             "rtsp://[fe80::1]:8554",
+            "rtsps://admin:pw@cam:8322/1",
             "testpattern://",
             "testpattern://anything?fps=15",
         ] {
@@ -452,6 +471,21 @@ mod tests {
         assert_eq!(error.expect_err("nothing stored").field, "url");
         let error = StreamConfig::from_patch(1, &patch("b", "rtsp://u:***@cam/1"));
         assert_eq!(error.expect_err("nothing stored").field, "url");
+    }
+
+    #[test]
+    fn what_belongs_to_tls_needs_rtsps() {
+        let pinned = |url: &str, transport| StreamPatch {
+            tls_fingerprint: Some(Some(Fingerprint([7; 32]))),
+            transport: Some(transport),
+            ..patch("a", url)
+        };
+        let make = |url, transport| StreamConfig::from_patch(0, &pinned(url, transport));
+        assert!(make("rtsps://cam/1", Transport::Auto).is_ok());
+        let error = make("rtsp://cam/1", Transport::Auto).expect_err("not encrypted");
+        assert_eq!(error.field, "tls_fingerprint");
+        let error = make("rtsps://cam/1", Transport::Udp).expect_err("not encrypted");
+        assert_eq!(error.field, "transport");
     }
 
     #[test]

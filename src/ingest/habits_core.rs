@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::media::packet::PACKET_BYTES_MAX;
+
 /// Recordings and live view begin at a keyframe: one in this time is the least.
 pub const KEY_WAIT: Duration = Duration::from_secs(10);
 /// Distances of keyframes that are looked at.
@@ -30,6 +32,7 @@ pub struct Habits {
     /// The recorder's clock at a moment, in Unix milliseconds.
     wall: Option<(Instant, i64)>,
     clock_off_ms: Option<i64>,
+    has_overflowed: bool,
     said: Said,
 }
 
@@ -40,6 +43,7 @@ struct Said {
     wandering_keys: bool,
     b_frames: bool,
     clock: bool,
+    overflow: bool,
 }
 
 impl Habits {
@@ -74,6 +78,11 @@ impl Habits {
         }
         let expected_ms = wall_ms + now.saturating_duration_since(at).as_millis() as i64;
         self.clock_off_ms = Some(unix_s * 1000 - expected_ms);
+    }
+
+    /// A picture, or what stood in front of it, was larger than any may be.
+    pub fn note_overflow(&mut self) {
+        self.has_overflowed = true;
     }
 
     /// The next thing to be said.
@@ -111,6 +120,13 @@ impl Habits {
                  baseline profile"
                     .to_owned(),
             );
+        }
+        if self.has_overflowed && !said.overflow {
+            said.overflow = true;
+            let mib = PACKET_BYTES_MAX >> 20;
+            return Some(format!(
+                "a picture of more than {mib} MiB was refused: lower the camera's resolution or bit rate"
+            ));
         }
         let off_ms = self.clock_off_ms.filter(|off_ms| off_ms.abs() > CLOCK_OFF_MS_MAX)?;
         if std::mem::replace(&mut said.clock, true) {

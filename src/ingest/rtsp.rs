@@ -19,9 +19,11 @@ use super::auth::Auth;
 use super::gather::Gathering;
 use super::rtsp_message::ITEM_BYTES_MAX;
 use super::session_core::{End, Memory, SessionCore};
+use super::tls::Tls;
 use super::udp::Sockets;
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent};
+use crate::config::fingerprint::Fingerprint;
 use crate::config::transport::Transport;
 use crate::system::drive::{self, Timer};
 use crate::system::{clock, memory};
@@ -62,11 +64,12 @@ type Sink<'a> = &'a mut dyn FnMut(SourceEvent);
 pub struct Target<'a> {
     pub url: &'a str,
     pub transport: Transport,
+    pub tls_fingerprint: Option<Fingerprint>,
 }
 
 impl<'a> From<&'a str> for Target<'a> {
     fn from(url: &'a str) -> Self {
-        Self { url, transport: Transport::Auto }
+        Self { url, transport: Transport::Auto, tls_fingerprint: None }
     }
 }
 
@@ -80,7 +83,7 @@ pub async fn run(
     is_watched: &dyn Fn() -> bool,
     stop: impl Future<Output = ()>,
 ) -> Result<(), IngestError> {
-    let Target { url, transport } = target.into();
+    let Target { url, transport, tls_fingerprint } = target.into();
     let mut target = RtspUrl::parse(url).map_err(|what| IngestError::Refused { what })?;
     let mut memory = new_memory(&target, transport);
     let mut stop = pin!(stop);
@@ -91,7 +94,12 @@ pub async fn run(
         core.set_wall(Instant::now(), clock::wall_ms());
         let stream = Rc::new(stream);
         let gathering = Gathering::new(Rc::clone(&stream));
-        let mut session = Session { stream, gathering, core, unparsed: Vec::new(), udp: None };
+        let tls = match target.is_tls {
+            true => Some(Box::new(Tls::new(&target.host, tls_fingerprint).await?)),
+            false => None,
+        };
+        let unparsed = Vec::new();
+        let mut session = Session { stream, gathering, core, unparsed, udp: None, tls };
         let ended = session.run(sink, is_watched, stop.as_mut()).await;
         session.core.finish(sink);
         let Err(end) = ended else {
@@ -128,6 +136,8 @@ pub async fn run(
 }
 
 fn new_memory(url: &RtspUrl, transport: Transport) -> Memory {
+    // What came in an encrypted connection stays there.
+    let transport = if url.is_tls { Transport::Tcp } else { transport };
     // A client nonce that can be guessed is no worse than Digest without one.
     let seed = getrandom::u64().unwrap_or(0);
     Memory {
@@ -220,6 +230,8 @@ struct Session {
     unparsed: Vec<u8>,
     /// Where the session goes over UDP.
     udp: Option<Sockets>,
+    /// Where it is encrypted.
+    tls: Option<Box<Tls>>,
 }
 
 impl Session {
@@ -277,7 +289,8 @@ impl Session {
         timer: &mut Timer,
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Wake {
-        let wants_send = !self.core.output().is_empty();
+        let wants_send = !self.core.output().is_empty()
+            || self.tls.as_ref().is_some_and(|tls| tls.wants_write());
         let gathering = &self.gathering;
         // Not `poll_readable`: with async-io's helper on another thread that takes the same event for an old one again
         // and again. These remember since when they wait; nothing is registered before they are polled.
@@ -338,6 +351,12 @@ impl Session {
     /// Sends as much as the socket takes.
     fn send(&mut self) -> Result<(), End> {
         let output = self.core.output();
+        if let Some(tls) = &mut self.tls {
+            return match tls.write(self.stream.get_ref(), output) {
+                Err(error) if !is_temporary(&error) => Err(self.closed(&error)),
+                _ => Ok(()),
+            };
+        }
         if output.is_empty() {
             return Ok(());
         }
@@ -354,7 +373,12 @@ impl Session {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let kept = self.unparsed.len();
             buffer[..kept].copy_from_slice(&self.unparsed);
-            let read = match self.stream.get_ref().read(&mut buffer[kept..]) {
+            let (mut socket, room) = (self.stream.get_ref(), &mut buffer[kept..]);
+            let read = match &mut self.tls {
+                Some(tls) => tls.read(socket, room),
+                None => socket.read(room),
+            };
+            let read = match read {
                 Ok(0) => return Err(self.core.closed("camera closed the connection")),
                 Ok(read) => read,
                 Err(error) if is_temporary(&error) => return Ok(0),
@@ -398,6 +422,9 @@ impl Session {
     }
 
     fn closed(&mut self, error: &io::Error) -> End {
+        if error.kind() == ErrorKind::InvalidData {
+            return End::Failed(IngestError::Refused { what: error.to_string() });
+        }
         self.core.closed(&format!("connection to the camera broke: {}", words(error)))
     }
 }

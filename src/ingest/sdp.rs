@@ -190,7 +190,9 @@ pub fn decode_base64(text: &str) -> Vec<u8> {
 /// path segment: cameras mean plain concatenation.
 pub fn join_control(base: &str, control: Option<&str>) -> String {
     let control = control.unwrap_or("").trim();
-    let is_absolute = control.get(..7).is_some_and(|s| s.eq_ignore_ascii_case("rtsp://"));
+    let begins =
+        |with: &str| control.get(..with.len()).is_some_and(|s| s.eq_ignore_ascii_case(with));
+    let is_absolute = begins("rtsp://") || begins("rtsps://");
     if is_absolute {
         return control.to_owned();
     }

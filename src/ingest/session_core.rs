@@ -8,11 +8,12 @@
 use std::time::{Duration, Instant};
 
 use super::auth::Auth;
+use super::quota_core::Quota;
 use super::rtsp_message::{self as wire, BadMessage, Item, Message, Parser, Start};
 use super::session_setup::{self as setup, TIMEOUT_DEFAULT};
 use super::session_tracks::{Counters, Frame, Placed, Tracks};
 use super::udp_core::{TRACKS, UdpCore};
-use super::url::RtspUrl;
+use super::url::{self, RtspUrl};
 use super::{IngestError, SourceEvent, sdp};
 use crate::config::transport::Transport;
 
@@ -46,6 +47,10 @@ impl From<BadMessage> for End {
 
 fn lost(what: impl Into<String>) -> End {
     End::Failed(IngestError::Connection { what: what.into() })
+}
+
+fn flood(what: String) -> End {
+    End::Failed(IngestError::Refused { what })
 }
 
 /// What one connection teaches the next one of the same run.
@@ -102,6 +107,7 @@ pub struct SessionCore {
     has_get_parameter: bool,
     has_range: bool,
     tracks: Tracks,
+    quota: Quota,
     /// Once there are ports.
     udp: Option<UdpCore>,
     played_at: Option<Instant>,
@@ -134,6 +140,7 @@ impl SessionCore {
             timeout: TIMEOUT_DEFAULT,
             has_range: true,
             tracks: Tracks::default(),
+            quota: Quota::new(now),
             udp: None,
             bye_at: None,
             played_at: None,
@@ -208,6 +215,7 @@ impl SessionCore {
         now: Instant,
         out: Out<'_>,
     ) -> Result<(), End> {
+        self.quota.note(bytes.len(), now).map_err(flood)?;
         let Some(udp) = &mut self.udp else { return Ok(()) };
         let channel = udp_channel(track);
         if is_control {
@@ -242,6 +250,7 @@ impl SessionCore {
             self.parser.parse(&bytes[used..], self.tracks.signatures())?
         {
             used += size;
+            self.quota.note(size, now).map_err(flood)?;
             match item {
                 _ if matches!(self.step, Step::Over) => {}
                 Item::Frame { channel, payload } => self.frame(channel, payload, now, out)?,
@@ -516,7 +525,7 @@ impl SessionCore {
         let description = sdp::parse(&message.body);
         let chosen = setup::choose(&description, &base).map_err(End::Failed)?;
         let session = sdp::join_control(&base, description.control.as_deref());
-        self.base = RtspUrl::parse(&session).map_or(session, |url| url.request);
+        self.base = url::request_of(&session);
         if let Some(why) = chosen.no_sound {
             out(SourceEvent::NoSound(why));
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::IngestError;
 use super::sdp::{self, Description, Kind, Media};
 use super::track::{AudioTrack, VideoTrack};
-use super::url::RtspUrl;
+use super::url;
 use crate::config::transport::Transport;
 
 /// RFC 2326 section 12.37: a session lives this long unless the camera says otherwise.
@@ -34,7 +34,7 @@ pub fn choose(description: &Description, base: &str) -> Result<Chosen, IngestErr
     let base = sdp::join_control(base, description.control.as_deref());
     let url = |media: &Media| {
         let joined = sdp::join_control(&base, media.control.as_deref());
-        RtspUrl::parse(&joined).map_or(joined, |url| url.request)
+        url::request_of(&joined)
     };
     let media_of = |kind| description.media.iter().filter(move |media| media.kind == kind);
     let video = media_of(Kind::Video).find_map(|media| {
@@ -199,6 +199,12 @@ mod tests {
         assert_eq!(chosen.video.1, "rtsp://c/s/track%201");
         assert_eq!(chosen.audio.unwrap().1, "rtsp://c/s/3");
         assert_eq!(chosen.no_sound, None);
+    }
+
+    #[test]
+    fn a_control_that_is_no_url_cannot_break_a_request() {
+        let sdp = "m=video 0 RTP/AVP 26\na=control:rtsp://c\r:554/a b\0c\n";
+        assert_eq!(choose_from(sdp).unwrap().video.1, "rtsp://c%0D:554/a%20b%00c");
     }
 
     #[test]

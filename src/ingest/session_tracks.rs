@@ -218,6 +218,9 @@ impl Tracks {
     ) -> Option<String> {
         let video = self.video.as_mut()?;
         let is_broken = std::mem::take(&mut video.is_broken);
+        if video.track.overflows() > 0 {
+            video.track.habits.note_overflow();
+        }
         let is_first = video.track.stream.ssrc != Some(packet.ssrc);
         video.track.push(packet, is_broken, now, &mut self.origin, out);
         let error = video.track.take_error();

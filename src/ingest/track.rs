@@ -166,6 +166,15 @@ impl VideoTrack {
         }
     }
 
+    /// How often a picture was too large, or too much stood in front of one.
+    pub fn overflows(&self) -> u64 {
+        match &self.payload {
+            VideoPayload::H264(units) => units.overflows,
+            VideoPayload::H265(units) => units.overflows,
+            VideoPayload::Mjpeg(_) => 0,
+        }
+    }
+
     /// Whether a picture looks whole and only waits for what follows to prove it.
     pub fn is_waiting(&self) -> bool {
         match &self.payload {

@@ -8,6 +8,8 @@ use std::fmt;
 
 /// RFC 2326 section 3.2.
 pub const PORT_DEFAULT: u16 = 554;
+/// RFC 7826 section 22.14.
+pub const PORT_TLS_DEFAULT: u16 = 322;
 /// Longest URL taken from a camera (redirect, control attribute), in bytes.
 pub const URL_BYTES_MAX: usize = 2048;
 
@@ -33,37 +35,56 @@ pub struct RtspUrl {
     /// What goes on the wire: the URL without user name and password.
     pub request: String,
     pub credentials: Option<Credentials>,
+    /// `rtsps://`
+    pub is_tls: bool,
 }
 
 impl RtspUrl {
     /// Takes a URL apart. The error is a sentence for the owner and holds nothing of the URL.
     pub fn parse(url: &str) -> Result<Self, String> {
         let parts = split(url.trim());
-        if !parts.scheme.eq_ignore_ascii_case("rtsp://") {
-            return Err("the URL must begin with rtsp://".to_owned());
+        let is_tls = parts.scheme.eq_ignore_ascii_case("rtsps://");
+        if !is_tls && !parts.scheme.eq_ignore_ascii_case("rtsp://") {
+            return Err("the URL must begin with rtsp:// or rtsps://".to_owned());
         }
         let (host, port) =
             parse_host_port(parts.host_port).ok_or("the URL has no valid host and port")?;
-        let mut request = format!("rtsp://{}", parts.host_port);
+        let port = port.unwrap_or(if is_tls { PORT_TLS_DEFAULT } else { PORT_DEFAULT });
+        let scheme = if is_tls { "rtsps" } else { "rtsp" };
+        let mut request = format!("{scheme}://{}", parts.host_port);
         push_escaped(&mut request, parts.path);
         let credentials = parts.userinfo.map(|userinfo| {
             let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
             Credentials { user: percent_decode(user), password: percent_decode(password) }
         });
-        Ok(Self { host: host.to_owned(), port, request, credentials })
+        Ok(Self { host: host.to_owned(), port, request, credentials, is_tls })
     }
 
-    /// The URL of a redirect: credentials go along only to the same host, so that a camera cannot
-    /// send the owner's password elsewhere.
+    /// The URL of a redirect: credentials go along only to the same host, and not from TLS to plain text, so
+    /// that a camera cannot send the owner's password elsewhere.
     pub fn redirected(&self, location: &str) -> Result<Self, String> {
         if location.len() > URL_BYTES_MAX {
             return Err(format!("redirect to a URL of more than {URL_BYTES_MAX} bytes"));
         }
         let mut target = Self::parse(location)?;
+        let is_as_safe = target.is_tls || !self.is_tls;
         let is_same_host = target.host.eq_ignore_ascii_case(&self.host);
-        target.credentials = self.credentials.clone().filter(|_| is_same_host);
+        target.credentials = self.credentials.clone().filter(|_| is_same_host && is_as_safe);
         Ok(target)
     }
+}
+
+/// The text of a camera as it stands in a request: a URL without user name and password. One that is none is
+/// still what the camera calls its track, so it is kept, fit for a line.
+pub fn request_of(text: &str) -> String {
+    RtspUrl::parse(text).map_or_else(
+        |_| {
+            let mut line = String::new();
+            push_escaped(&mut line, text);
+            line
+        },
+        |url| url.request,
+    )
 }
 
 /// A URL cut where its parts meet: `scheme` with `://`, the rest without the `@`. All parts joined
@@ -98,7 +119,7 @@ fn split(url: &str) -> Parts<'_> {
 }
 
 /// `host`, `host:port`, `[v6]` or `[v6]:port`.
-fn parse_host_port(text: &str) -> Option<(&str, u16)> {
+fn parse_host_port(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']')?;
         host.parse::<std::net::Ipv6Addr>().ok()?;
@@ -111,10 +132,10 @@ fn parse_host_port(text: &str) -> Option<(&str, u16)> {
         return None;
     }
     if port.is_empty() {
-        return Some((host, PORT_DEFAULT));
+        return Some((host, None));
     }
     let is_digits = port.bytes().all(|b| b.is_ascii_digit());
-    port.parse().ok().filter(|&port: &u16| is_digits && port != 0).map(|port| (host, port))
+    port.parse().ok().filter(|&port: &u16| is_digits && port != 0).map(|port| (host, Some(port)))
 }
 
 /// Blanks and control characters would break the request line; nothing else is touched, because

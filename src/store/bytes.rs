@@ -3,6 +3,7 @@
 //! A later version appends fields; an older record then lacks them and takes their defaults. A record
 //! with a higher version is read as far as this program knows it, so that a store can go back one version.
 
+use crate::config::fingerprint::Fingerprint;
 use crate::config::stream::StreamConfig;
 use crate::config::transport::Transport;
 use crate::ledger::clock_core::Redate;
@@ -131,6 +132,7 @@ pub fn encode_stream(config: &StreamConfig) -> Vec<u8> {
         .option(config.max_storage_size)
         .text(config.sub_url.as_deref().unwrap_or_default())
         .u8(config.transport.number())
+        .text(&config.tls_fingerprint.map(|hash| hash.to_string()).unwrap_or_default())
         .done()
 }
 
@@ -151,6 +153,7 @@ pub fn decode_stream(id: u32, record: &[u8]) -> Option<StreamConfig> {
         max_storage_size: fields.option(),
         sub_url: fields.text().filter(|url| !url.is_empty()),
         transport: Transport::of_number(fields.u8().unwrap_or(0)),
+        tls_fingerprint: fields.text().and_then(|text| Fingerprint::parse(&text)),
     })
 }
 
@@ -270,15 +273,17 @@ mod tests {
             max_storage_size: None,
             sub_url: None,
             transport: Transport::Auto,
+            tls_fingerprint: None,
         };
         let record = encode_stream(&config);
-        assert_eq!(decode_stream(1, &record[..record.len() - 21]), Some(config.clone()));
+        assert_eq!(decode_stream(1, &record[..record.len() - 23]), Some(config.clone()));
         let more = StreamConfig { retention_days: Some(0), max_storage_size: Some(9), ..config };
         let record = encode_stream(&more);
-        assert_eq!(decode_stream(1, &record[..record.len() - 3]), Some(more.clone()));
+        assert_eq!(decode_stream(1, &record[..record.len() - 5]), Some(more.clone()));
         let more = StreamConfig {
             sub_url: Some("rtsp://cam/2".into()),
             transport: Transport::Udp,
+            tls_fingerprint: Some(Fingerprint([9; 32])),
             ..more
         };
         assert_eq!(decode_stream(1, &encode_stream(&more)), Some(more));

@@ -54,6 +54,7 @@ fn stream(id: u32) -> StreamConfig {
         max_storage_size: Some(3),
         sub_url: Some("rtsp://cam/sub".into()),
         transport: crate::config::transport::Transport::Tcp,
+        tls_fingerprint: None,
     }
 }
 

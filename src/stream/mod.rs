@@ -12,3 +12,6 @@ pub mod supervisor;
 pub mod trial;
 pub mod trial_core;
 pub mod wall_core;
+
+#[cfg(test)]
+mod week_tests;

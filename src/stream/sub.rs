@@ -26,8 +26,7 @@ const PATTERN_SIZE: (u16, u16) = (640, 360);
 pub fn source(config: &StreamConfig) -> Option<Source> {
     let (width, height) = PATTERN_SIZE;
     let url = config.sub_url.clone()?;
-    let (fps, transport) = (config.fps, config.transport);
-    Some(Source { url, label: config.name.clone(), width, height, fps, transport })
+    Some(Source { url, width, height, ..Source::main(config) })
 }
 
 /// Runs until `stop` asks. `id` is the stream's.

@@ -11,6 +11,7 @@ use smol::future::FutureExt;
 
 use super::backoff_core::{Backoff, Cause};
 use super::hub::Hub;
+use crate::config::fingerprint::Fingerprint;
 use crate::config::stream::StreamConfig;
 use crate::config::transport::Transport;
 use crate::ingest::{IngestError, SourceEvent, rtsp, testpattern};
@@ -29,6 +30,7 @@ pub struct Source {
     pub height: u16,
     pub fps: u16,
     pub transport: Transport,
+    pub tls_fingerprint: Option<Fingerprint>,
 }
 
 impl Source {
@@ -41,6 +43,7 @@ impl Source {
             height: config.height,
             fps: config.fps,
             transport: config.transport,
+            tls_fingerprint: config.tls_fingerprint,
         }
     }
 }
@@ -120,7 +123,11 @@ pub(super) async fn session(
         };
         return testpattern::run(request, codec, sink, stop).await;
     }
-    let target = rtsp::Target { url: &source.url, transport: source.transport };
+    let target = rtsp::Target {
+        url: &source.url,
+        transport: source.transport,
+        tls_fingerprint: source.tls_fingerprint,
+    };
     rtsp::run(target, sink, is_watched, stop).await
 }
 

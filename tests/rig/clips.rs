@@ -26,6 +26,7 @@ pub enum Audio {
     None,
     Aac,
     Pcma,
+    Opus,
 }
 
 /// A recipe. All clips show a moving test picture of 640x360 at 15 fps with noise, so that no two
@@ -149,6 +150,16 @@ pub const H264_LONG_GROUP: Clip = Clip {
     ..H264
 };
 
+/// Two fields in a picture.
+pub const INTERLACED: Clip = Clip {
+    name: "interlaced",
+    encoder: "-c:v libx264 -preset veryfast -b:v 500k -g 20 -bf 0 -flags +ilme+ildct \
+              -x264-params scenecut=0:interlaced=1:tff=1",
+    ..H264
+};
+
+pub const H264_OPUS: Clip = Clip { name: "h264_opus", audio: Audio::Opus, ..H264 };
+
 /// A codec that the recorder does not take.
 pub const VP8: Clip = Clip {
     name: "vp8",
@@ -229,6 +240,7 @@ impl Clip {
                     Audio::None => &mut ffmpeg,
                     // An edit list would keep the server from sending the first and last frame.
                     Audio::Aac => ffmpeg.args("-c:a aac -b:a 32k -use_editlist 0".split(' ')),
+                    Audio::Opus => ffmpeg.args("-c:a libopus -b:a 32k -use_editlist 0".split(' ')),
                     Audio::Pcma => ffmpeg.args(["-c:a", "pcm_alaw", "-ar", "8000"]),
                 };
             }

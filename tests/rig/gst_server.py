@@ -19,7 +19,7 @@ import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
+from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 # What the payload format is called in GStreamer, and the caps that its SDP needs at the least.
 VIDEO = {
@@ -31,6 +31,7 @@ VIDEO = {
 AUDIO = {
     "none": None,
     "aac": "rtpmp4gpay",
+    "opus": "rtpopuspay",
     # 20 ms in a packet, as cameras send it.
     "pcma": "rtppcmapay max-ptime=20000000",
 }
@@ -76,6 +77,7 @@ def main():
     parser.add_argument("--once", action="store_true",
                         help="a path is gone (404) as soon as one session plays it")
     parser.add_argument("--udp", action="store_true", help="nothing but unicast over UDP")
+    parser.add_argument("--tls", metavar="PEM", help="certificate and key: RTSPS")
     args = parser.parse_args()
 
     Gst.init(None)
@@ -94,6 +96,11 @@ def main():
         else:
             auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
             auth.add_digest(args.user, args.password, token)
+        server.set_auth(auth)
+
+    if args.tls:
+        auth = server.get_auth() or GstRtspServer.RTSPAuth()
+        auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(args.tls))
         server.set_auth(auth)
 
     for path, file, video, audio, sets in args.mount:

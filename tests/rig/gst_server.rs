@@ -1,5 +1,6 @@
 //! The GStreamer RTSP server (`gst_server.py`) as a child process.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -68,6 +69,11 @@ impl GstServer {
         Self::start_with(Auth::None, mounts, &["--udp"])
     }
 
+    /// Like `start`, encrypted with the certificate and key of this file.
+    pub fn start_with_tls(auth: Auth, mounts: &[Mount], pem: &Path) -> Self {
+        Self::start_with(auth, mounts, &["--tls", pem.to_str().expect("a path of the tests")])
+    }
+
     fn start_with(auth: Auth, mounts: &[Mount], more: &[&str]) -> Self {
         // Debian's python3: another one on PATH would not find GStreamer.
         let mut command = Command::new("/usr/bin/python3");
@@ -89,6 +95,7 @@ impl GstServer {
                 Audio::None => "none",
                 Audio::Aac => "aac",
                 Audio::Pcma => "pcma",
+                Audio::Opus => "opus",
             });
             command.arg(match mount.sets {
                 Sets::Sdp => "sdp",

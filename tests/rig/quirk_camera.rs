@@ -1,7 +1,6 @@
 //! A camera that plays a case of the table (`quirk_case.rs`) on the fake camera's connections.
 //!
 //! What can be done after PLAY, one line each; a camera that is through stays and answers:
-//!
 //! - `pictures N`: the next N pictures, at their pace. `hush N`: their time passes without them.
 //!   `miss N`: they got lost, their numbers with them. `skip N`: the clip goes on without time.
 //! - `clip NAME`: another film. `pace FPS`: how fast they come. `stamps FPS`: what their times say.
@@ -13,6 +12,7 @@
 //! - `sound pcma|aac|adts|off`: goes with the pictures. `report S`: sender reports of a clock that is S seconds off.
 //! - `text`: its `|` lines are sent. `hex BYTES...`: these are. `packet CHANNEL TYPE BYTES...`: an RTP packet.
 //! - `torn N`: N bytes of a packet, whose rest never comes. `bye`: RTCP BYE. `renew`: another nonce.
+//! - `spoil bits|cut N`: each Nth payload. `giant MB`: a NAL unit without end. `flood N`: packets of a byte.
 //! - `wait S`, `done`: the runner may end the stream. `close`: hangs up.
 //! - UDP only: `swap N`: each Nth packet comes N / 2 packets later. `double N`, `lose N`: each Nth comes twice,
 //!   never. `stranger N`: each Nth is accompanied by one from another address.
@@ -45,9 +45,8 @@ pub struct Progress {
     pub said: Mutex<String>,
 }
 
-/// A camera that plays a case.
+/// A camera that plays a case; ends when dropped.
 pub struct ScriptedCamera {
-    /// Ends with it.
     _camera: FakeCamera,
     pub progress: Arc<Progress>,
     pub url: String,
@@ -111,6 +110,8 @@ struct Manner {
     stamp_ratio: f64,
     outlier: (u32, f64),
     ssrc: [u8; 4],
+    /// Each so many payloads are cut, or have bits turned.
+    spoil: (bool, u32),
 }
 
 struct Sound {
@@ -157,6 +158,7 @@ impl<'a> Player<'a> {
                 stamp_ratio: 1.0,
                 outlier: (0, 0.0),
                 ssrc: *b"CAM0",
+                spoil: (false, 0),
             },
             number: 100,
             sound: Sound {
@@ -180,6 +182,7 @@ impl<'a> Player<'a> {
         for act in self.acts {
             self.act(act)?;
         }
+        self.lanes[0].flush();
         self.listen(SETTLE)?;
         if is_last {
             self.progress.is_done.store(true, Ordering::SeqCst);
@@ -313,6 +316,9 @@ impl<'a> Player<'a> {
     }
 
     fn fill(&self, text: &str, cseq: &str) -> String {
+        let text = text.replace("$LONG", &"a".repeat(20_000));
+        let media = "m=video 0 RTP/AVP 96 97 98 99 100\r\na=rtpmap:96 VP8/90000\r\n";
+        let text = text.replace("$MEDIA", &media.repeat(900));
         let text = text.replace("$CSEQ", cseq).replace("$NONCE", &self.nonce_text());
         self.film.fill(&text.replace("$HOST", &self.peer.host()))
     }
@@ -383,10 +389,16 @@ impl<'a> Player<'a> {
                 self.lanes[0].send_control(self.peer, &bye);
             }
             "renew" => self.nonce += 1,
-            "wait" => self.listen(Duration::from_secs_f64(act.number(1)))?,
+            "wait" => {
+                self.listen(Duration::from_secs_f64(act.number(1)))?;
+                self.due_at = Instant::now();
+            }
             "done" => self.progress.is_done.store(true, Ordering::SeqCst),
             "close" => return None,
             "channel" => self.lanes[0] = Lane::Channel(whole() as u8),
+            "spoil" => self.manner.spoil = (act.word(1) == "cut", act.number(2) as u32),
+            "giant" => self.giant(whole())?,
+            "flood" => self.flood(whole()),
             "swap" | "double" | "lose" | "stranger" => self.lanes[0].spoil(act.word(0), whole()),
             other => panic!("{}: no act {other:?}", self.case.name),
         }
@@ -466,10 +478,53 @@ impl<'a> Player<'a> {
         for (n, payload) in payloads.iter().enumerate() {
             let has_marker = is_end && n + 1 == payloads.len() && self.manner.marks != "never";
             let timestamp = ticks as i64 as u32;
+            let payload = &self.spoiled(payload);
             let packet =
                 packet(kind, self.number, timestamp, self.manner.ssrc, has_marker, payload);
             self.lanes[0].send(self.peer, &packet);
             self.number = self.number.wrapping_add(1);
+        }
+    }
+
+    fn spoiled(&self, payload: &[u8]) -> Vec<u8> {
+        let mut payload = payload.to_vec();
+        let (is_cut, every) = self.manner.spoil;
+        if every > 0 && u32::from(self.number).is_multiple_of(every) {
+            if is_cut {
+                payload.truncate(payload.len() / 2);
+            } else {
+                let at = usize::from(self.number) * 7 % payload.len();
+                payload[at] ^= 1 << (self.number % 8);
+            }
+        }
+        payload
+    }
+
+    /// Fragments of one NAL unit that never ends, 10 MB in a second.
+    fn giant(&mut self, megabytes: u32) -> Option<()> {
+        let body = [&[0x7c, 5][..], &[0x5a; 50_000]].concat();
+        for n in 0..megabytes * 20 {
+            let mut body = body.clone();
+            body[1] |= u8::from(n == 0) << 7;
+            let ticks = self.last_ticks + PICTURE_TICKS;
+            self.send_payloads(96, &[body], ticks, false);
+            self.listen(Duration::from_millis(5))?;
+        }
+        self.due_at = Instant::now();
+        Some(())
+    }
+
+    /// Packets of one byte, as fast as they are taken.
+    fn flood(&mut self, packets: u32) {
+        let mut many = Vec::new();
+        for n in 0..packets {
+            many.extend(frame(0, &packet(96, n as u16, n, self.manner.ssrc, true, &[0x41])));
+            if many.len() > 1 << 16 && !self.peer.send(&many) {
+                return;
+            }
+            if many.len() > 1 << 16 {
+                many.clear();
+            }
         }
     }
 

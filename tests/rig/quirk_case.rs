@@ -1,4 +1,5 @@
-//! The table of what cameras do: `tests/golden/quirks/*.quirk`, one behaviour in a file.
+//! The table of what cameras do: `tests/golden/quirks/*.quirk`, one behaviour in a file; `tests/golden/hostile`
+//! has those that mean harm, or might as well.
 //!
 //! A file is lines of words; a `#` begins a comment, and lines that begin with `|` are text of the line
 //! before them. First comes what the recorder must make of it:
@@ -55,8 +56,8 @@ pub struct Connection {
 /// What must come of it.
 #[derive(Clone, Debug)]
 pub struct Want {
-    /// `want connections N`
-    pub connections: usize,
+    /// `want connections N` or `N-M` or `N-`.
+    pub connections: (usize, usize),
     /// `want files N`: recordings.
     pub files: usize,
     /// `want pictures N` or `N-M` or `N-`: in all recordings.
@@ -74,6 +75,8 @@ pub struct Want {
     pub unsaid: Vec<String>,
     /// `want advice TEXT`: a part of it. Without it there must be none.
     pub advice: Vec<String>,
+    /// `want more advice`: or any other.
+    pub has_more_advice: bool,
     /// `want detail TEXT`: of `status_detail`, when the camera is through.
     pub detail: Option<String>,
 }
@@ -90,10 +93,10 @@ pub struct Case {
     pub connections: Vec<Connection>,
 }
 
-/// All cases, or the one that `QUIRK` names.
-pub fn load_all() -> Vec<Case> {
+/// All cases of `tests/golden/DIR`, or those that `QUIRK` names.
+pub fn load_all(dir: &str) -> Vec<Case> {
     let only = std::env::var("QUIRK").unwrap_or_default();
-    let dir = fs::read_dir(test_file("golden/quirks")).expect("the table is there");
+    let dir = fs::read_dir(test_file("golden").join(dir)).expect("the table is there");
     let mut cases = Vec::new();
     for entry in dir {
         let path = entry.expect("a directory that can be read").path();
@@ -130,7 +133,7 @@ fn parse(name: String, text: &str) -> Case {
         transport: None,
         login: None,
         want: Want {
-            connections: 1,
+            connections: (1, 1),
             files: 1,
             pictures: (0, 0),
             sound: None,
@@ -140,6 +143,7 @@ fn parse(name: String, text: &str) -> Case {
             said: Vec::new(),
             unsaid: Vec::new(),
             advice: Vec::new(),
+            has_more_advice: false,
             detail: None,
         },
         connections: Vec::new(),
@@ -180,7 +184,7 @@ fn parse(name: String, text: &str) -> Case {
 fn note_want(want: &mut Want, line: &Line, name: &str) {
     let rest = || line.words[2..].join(" ");
     match line.word(1) {
-        "connections" => want.connections = line.number(2) as usize,
+        "connections" => want.connections = range(line.word(2)),
         "files" => want.files = line.number(2) as usize,
         "pictures" => want.pictures = range(line.word(2)),
         "sound" => want.sound = Some(range(line.word(2))),
@@ -193,6 +197,7 @@ fn note_want(want: &mut Want, line: &Line, name: &str) {
         }
         "said" => want.said.push(rest()),
         "unsaid" => want.unsaid.push(rest()),
+        "more" => want.has_more_advice = true,
         "advice" => want.advice.push(rest()),
         "detail" => want.detail = Some(rest()),
         other => panic!("{name}: want {other:?}?"),

@@ -43,7 +43,6 @@ fn clip(name: &str) -> &'static Clip {
     let clips = [
         &clips::H264,
         &clips::H264_B,
-        &clips::H264_FAST,
         &clips::H264_RICH,
         &clips::H264_AAC,
         &clips::H264_SMALL,

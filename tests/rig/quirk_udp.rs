@@ -71,6 +71,15 @@ impl Lane {
         }
     }
 
+    /// What is still held back goes out.
+    pub fn flush(&mut self) {
+        if let Self::Udp(udp) = self
+            && let Some((_, held)) = udp.held.take()
+        {
+            udp.put(&held);
+        }
+    }
+
     pub fn send(&mut self, peer: &mut Peer, packet: &[u8]) {
         match self {
             Self::Channel(channel) => drop(peer.send(&frame(*channel, packet))),
