@@ -19,7 +19,8 @@ usage: ./build.sh COMMAND
   build   the release binary, target/release/lightnvr
   check   the quick loop: rustfmt, clippy, unit tests, shellcheck, tidy test
   test    everything: check, release build, all tests against the release binary
-  bench   memory and CPU of the release binary; table here, figures in target/bench/latest.json
+  bench   CPU, memory and losses beside other recorders and the floor, half an hour; table here, figures in
+          target/bench/latest.json (more arguments go to tests/bench/bench.py, --help lists them)
   soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12
 USAGE
 }
@@ -111,9 +112,10 @@ need_gst() {
 
 need_test() {
 	need_gst
-	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv \
+	need curl:curl faketime:faketime chromium:chromium chromedriver:chromium-driver :python3-venv \
 		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux \
-		node:nodejs npm:npm :gstreamer1.0-plugins-bad
+		node:nodejs npm:npm :gstreamer1.0-plugins-bad \
+		cvlc:vlc-bin :vlc-plugin-base firefox-esr:firefox-esr
 	# Debian's python3, because another one on PATH may come without venv.
 	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then
 		say "installing tests/requirements.txt into $VENV_DIR"
@@ -191,15 +193,20 @@ cmd_soak() {
 cmd_bench() {
 	need_build
 	need_gst
+	need motion:motion gst-launch-1.0:gstreamer1.0-tools :gstreamer1.0-plugins-bad
 	release
-	/usr/bin/python3 tests/bench/bench.py
+	cargo build --release --locked --example camera_farm --example floor
+	/usr/bin/python3 tests/bench/bench.py "$@"
+	LIGHTNVR_BIN="$PWD/target/release/lightnvr" BENCH=1 \
+		cargo test --locked --test live_latency -- --nocapture
 }
 
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
 run) cmd_run "$@" ;;
-build | check | test | bench | soak)
+bench) cmd_bench "$@" ;;
+build | check | test | soak)
 	[ $# -eq 0 ] || die "$command takes no arguments"
 	"cmd_$command"
 	;;

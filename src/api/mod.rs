@@ -167,7 +167,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Settings => Ok(settings::get(ctx)),
         Route::Session => Ok(session::get(ctx)),
         Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
-        Route::LiveSocket(id) => streaming::socket(ctx, id),
+        Route::LiveSocket(id) => streaming::socket(ctx, id, query),
         Route::Mjpeg(id) => pictures::mjpeg(ctx, id, query),
         Route::Snapshot(id) => pictures::snapshot(ctx, id, query),
         Route::OpenApi => Ok(openapi::get()),

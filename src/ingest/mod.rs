@@ -55,6 +55,8 @@ pub enum SourceEvent {
     Unit(Unit),
     /// Something the owner may want to know, in words, without any secret.
     Advice(String),
+    /// Why the camera's sound is left out; in words, as `Advice`.
+    NoSound(String),
 }
 
 /// Why a source ended, and so what happens next.

@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use smol::future::FutureExt;
 
 use super::auth::Auth;
@@ -19,6 +19,7 @@ use super::rtsp_message::ITEM_BYTES_MAX;
 use super::session_core::{End, Memory, SessionCore};
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent};
+use crate::system::drive::Timer;
 
 /// From the name to the open connection.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -31,8 +32,10 @@ pub const READ_BYTES: usize = 256 << 10;
 pub const GATHER: Duration = Duration::from_millis(40);
 /// Instead, after a read that may have filled the receive window: the camera must not wait for it.
 const GATHER_BUSY: Duration = Duration::from_millis(5);
-/// A read of so many bytes is one: the window starts at 64 KiB.
+/// A read of fewer bytes is none, for the window starts at 64 KiB; a larger one is if it took this share of the
+/// receive buffer, of which the window is half.
 const BUSY_BYTES: usize = 48 << 10;
+const BUSY_SHARE: (usize, usize) = (3, 8);
 /// Moments without a byte before the socket is asked to tell when there are some: a camera of one
 /// picture per second shall not wake us 25 times.
 const IDLE_GATHERS_MAX: u32 = 4;
@@ -229,10 +232,17 @@ impl Session {
             wait = match read {
                 _ if !self.core.is_playing() || is_watched() => Wait::Readable,
                 0 if idle >= IDLE_GATHERS_MAX => Wait::Readable,
-                BUSY_BYTES.. => Wait::Moment(GATHER_BUSY),
+                BUSY_BYTES.. if self.may_have_filled_window(read) => Wait::Moment(GATHER_BUSY),
                 _ => Wait::Moment(GATHER),
             };
         }
+    }
+
+    /// Linux lets the buffer grow with what comes, so that a keyframe soon fits into it.
+    fn may_have_filled_window(&self, read: usize) -> bool {
+        let (part, of) = BUSY_SHARE;
+        let buffer = rustix::net::sockopt::socket_recv_buffer_size(self.stream.get_ref());
+        buffer.map_or(true, |bytes| read >= bytes / of * part)
     }
 
     async fn wait(

@@ -413,12 +413,13 @@ impl SessionCore {
         let chosen = setup::choose(&description, &base).map_err(End::Failed)?;
         let session = sdp::join_control(&base, description.control.as_deref());
         self.base = RtspUrl::parse(&session).map_or(session, |url| url.request);
-        if let Some(advice) = chosen.advice {
-            self.advise(advice, out);
+        if let Some(why) = chosen.no_sound {
+            out(SourceEvent::NoSound(why));
         }
         let audio = chosen.audio.filter(|_| !self.memory.skips_audio);
         if self.memory.skips_audio {
-            self.advise("camera hangs up when asked for sound: recording without".to_owned(), out);
+            let why = "camera hangs up when asked for sound: recording without";
+            out(SourceEvent::NoSound(why.to_owned()));
         }
         let video_url = chosen.video.1.clone();
         self.tracks.video = Some(Placed::new(chosen.video));
@@ -457,7 +458,7 @@ impl SessionCore {
             }
         } else {
             self.tracks.audio = None;
-            self.advise("camera refuses its sound: recording without".to_owned(), out);
+            out(SourceEvent::NoSound("camera refuses its sound: recording without".to_owned()));
         }
         self.play(now);
     }

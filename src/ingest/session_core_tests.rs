@@ -109,7 +109,7 @@ impl Talk {
     fn advice(&self) -> Vec<&str> {
         let mut found = Vec::new();
         for event in &self.events {
-            if let SourceEvent::Advice(text) = event {
+            if let SourceEvent::Advice(text) | SourceEvent::NoSound(text) = event {
                 found.push(text.as_str());
             }
         }

@@ -25,7 +25,7 @@ const NAME_CHARS_MAX: usize = 24;
 pub struct Chosen {
     pub video: (VideoTrack, String),
     pub audio: Option<(AudioTrack, String)>,
-    pub advice: Option<String>,
+    pub no_sound: Option<String>,
 }
 
 /// Chooses the first video and the first audio that can be taken. Others are left alone (quirk 18).
@@ -51,10 +51,10 @@ pub fn choose(description: &Description, base: &str) -> Result<Chosen, IngestErr
         track.map(|track| (track, url(media)))
     });
     let unknown = media_of(Kind::Audio).next().filter(|_| audio.is_none());
-    let advice = unknown.map(|media| {
+    let no_sound = unknown.map(|media| {
         format!("audio codec {} is not supported: recording without sound", codec_name(media))
     });
-    Ok(Chosen { video, audio, advice })
+    Ok(Chosen { video, audio, no_sound })
 }
 
 /// A codec's name as the camera spells it, made fit for people.
@@ -156,7 +156,7 @@ mod tests {
         .unwrap();
         assert_eq!(chosen.video.1, "rtsp://c/s/track%201");
         assert_eq!(chosen.audio.unwrap().1, "rtsp://c/s/3");
-        assert_eq!(chosen.advice, None);
+        assert_eq!(chosen.no_sound, None);
     }
 
     #[test]
@@ -170,7 +170,7 @@ mod tests {
         );
         assert_eq!(why("m=audio 0 RTP/AVP 8\n"), "the stream has no video");
         let g726 = "m=video 0 RTP/AVP 26\nm=audio 0 RTP/AVP 97\na=rtpmap:97 G726-32/8000\n";
-        let advice = choose_from(g726).unwrap().advice.unwrap();
+        let advice = choose_from(g726).unwrap().no_sound.unwrap();
         assert_eq!(advice, "audio codec G726-32 is not supported: recording without sound");
     }
 

@@ -19,6 +19,8 @@ pub struct RecordingRow {
     pub in_progress: bool,
     /// Never deleted by the program, only by hand.
     pub is_protected: bool,
+    /// Which run of the machine it was made in, so that it can be dated anew when that learns the time; 0: not known.
+    pub boot: u64,
 }
 
 /// What the store knows of the storage at a path.

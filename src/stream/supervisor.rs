@@ -18,9 +18,34 @@ use crate::nvr::snapshot::StreamStatus;
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopping};
 
+/// What is fetched.
+pub struct Source {
+    /// With the camera's password in it.
+    pub url: String,
+    /// Shown in a test pattern, whose size and rate the rest is; 0 for its own.
+    pub label: String,
+    pub width: u16,
+    pub height: u16,
+    pub fps: u16,
+}
+
+impl Source {
+    /// The feed that is recorded.
+    pub fn main(config: &StreamConfig) -> Self {
+        Self {
+            url: config.url.clone(),
+            label: config.name.clone(),
+            width: config.width,
+            height: config.height,
+            fps: config.fps,
+        }
+    }
+}
+
 /// Runs until `stop` asks. Takes at most a second longer: the camera is told goodbye.
 pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping) {
     let mut backoff = Backoff::default();
+    let source = Source::main(&config);
     while !stop.is_asked() {
         let mut is_good = false;
         let mut sink = |event: SourceEvent| {
@@ -28,7 +53,8 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
             hub.deliver(event);
         };
         let is_watched = || hub.is_watched();
-        let session = AssertUnwindSafe(session(&config, &codec, &mut sink, &is_watched, &stop));
+        let session =
+            AssertUnwindSafe(session(&source, &codec, &mut sink, &is_watched, stop.asked()));
         let ended = session.catch_unwind().await.unwrap_or_else(|_| {
             Err(IngestError::Connection {
                 what: "internal error in this stream, see the log".into(),
@@ -53,33 +79,33 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
 }
 
 /// Whether a recording can begin here. Frames of sound are all keys, and say nothing about the video.
-fn is_keyframe(event: &SourceEvent) -> bool {
+pub(super) fn is_keyframe(event: &SourceEvent) -> bool {
     matches!(event, SourceEvent::Unit(unit) if unit.is_key && matches!(unit.track, Track::Video(_)))
 }
 
-fn random() -> u32 {
+pub(super) fn random() -> u32 {
     // Without randomness there is no jitter, which only matters after a power cut of the whole house.
     getrandom::u32().unwrap_or(256)
 }
 
-/// One session of the source that the URL names.
+/// One session of a source, until it ends or `stop` does.
 pub(super) async fn session(
-    config: &StreamConfig,
+    source: &Source,
     codec: &Pool,
     sink: &mut dyn FnMut(SourceEvent),
     is_watched: &dyn Fn() -> bool,
-    stop: &Stopping,
+    stop: impl Future<Output = ()>,
 ) -> Result<(), IngestError> {
-    if config.url.starts_with("testpattern:") {
+    if source.url.starts_with("testpattern:") {
         let request = testpattern::PatternRequest {
-            label: config.name.clone(),
-            width: config.width,
-            height: config.height,
-            fps: config.fps,
+            label: source.label.clone(),
+            width: source.width,
+            height: source.height,
+            fps: source.fps,
         };
-        return testpattern::run(request, codec, sink, stop.asked()).await;
+        return testpattern::run(request, codec, sink, stop).await;
     }
-    rtsp::run(&config.url, sink, is_watched, stop.asked()).await
+    rtsp::run(&source.url, sink, is_watched, stop).await
 }
 
 /// How long a stream may take to end before it is cut off.

@@ -70,6 +70,7 @@ pub fn row(id: u64, size: u64) -> RecordingRow {
         ),
         in_progress: false,
         is_protected: false,
+        boot: 0,
     }
 }
 

@@ -147,6 +147,10 @@ pub const LONG: Clip = Clip {
     ..H264
 };
 
+/// The same of H.265, without sound.
+pub const LONG_H265: Clip =
+    Clip { name: "long_h265", source: Source::Looped { clip: &H265, times: 25 }, ..H265 };
+
 impl Clip {
     /// The file; makes it first if this is the first use, under a lock against other tests.
     pub fn file(&self) -> PathBuf {

@@ -50,7 +50,7 @@ pub const USER: &str = "viewer";
 pub const PASSWORD: &str = "p@ss:w/rd";
 
 /// The same as it stands in a URL.
-const PASSWORD_IN_URL: &str = "p%40ss%3Aw%2Frd";
+pub const PASSWORD_IN_URL: &str = "p%40ss%3Aw%2Frd";
 
 impl GstServer {
     /// Serves each mount to any number of sessions, one after the other or at once, each from its start.
@@ -112,6 +112,12 @@ impl GstServer {
     /// How often a session began to play `path`.
     pub fn plays(&self, path: &str) -> usize {
         let wanted = format!("play {path}");
+        self.process.stdout().iter().filter(|line| **line == wanted).count()
+    }
+
+    /// How often a session of `path` was ended by its client.
+    pub fn teardowns(&self, path: &str) -> usize {
+        let wanted = format!("teardown {path}");
         self.process.stdout().iter().filter(|line| **line == wanted).count()
     }
 

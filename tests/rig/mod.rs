@@ -8,11 +8,15 @@
 
 pub mod bench;
 pub mod clips;
+pub mod fake_clock;
 pub mod fault_disk;
+pub mod firefox;
 pub mod gst_server;
 pub mod http;
 pub mod json;
+pub mod ledger;
 pub mod loop_disk;
+pub mod mjpeg;
 pub mod mp4;
 pub mod nvr;
 pub mod process;

@@ -10,6 +10,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use miniserde::json::Value;
 use rustix::process::Signal;
 
+use super::fake_clock::FakeClock;
 use super::http::{self, Response};
 use super::json::{self, Look, quote};
 use super::process::Process;
@@ -61,11 +62,15 @@ impl Nvr {
     /// `start` with more arguments.
     #[track_caller]
     pub fn start_with(home: &Path, arguments: &[&str]) -> Self {
-        let password_file = home.join("password");
-        fs::write(&password_file, PASSWORD).expect("the test's directory can be written");
-        let mut command = command(&home.join("data"));
-        command.args(["--listen", "127.0.0.1:0", "--admin-password-file"]).arg(password_file);
-        Self::run(command.args(arguments), PASSWORD)
+        Self::run(usual_command(home).args(arguments), PASSWORD)
+    }
+
+    /// `start` under another clock.
+    #[track_caller]
+    pub fn start_by(home: &Path, clock: &FakeClock) -> Self {
+        let mut command = usual_command(home);
+        clock.give_to(&mut command);
+        Self::run(&mut command, PASSWORD)
     }
 
     /// Starts `command` and waits until it is ready.
@@ -190,6 +195,15 @@ impl Recording {
             in_progress: row.field_if_any("in_progress").is_some_and(Look::truth),
         }
     }
+}
+
+/// The program on `home/data`, on any free port, with `PASSWORD`.
+fn usual_command(home: &Path) -> Command {
+    let password_file = home.join("password");
+    fs::write(&password_file, PASSWORD).expect("the test's directory can be written");
+    let mut command = command(&home.join("data"));
+    command.args(["--listen", "127.0.0.1:0", "--admin-password-file"]).arg(password_file);
+    command
 }
 
 /// The program on `data_dir`, without any inherited setting.
