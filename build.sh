@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds, runs and tests LightNVR on Debian 12, Debian 13 and Raspberry Pi OS. Without a word it
 # lists what it can do. Missing Debian packages are installed and named first; nothing else outside
-# of target/ is touched.
+# of target/, web/node_modules and web/dist is touched.
 set -eu
 cd "$(dirname "$0")"
 
@@ -21,7 +21,12 @@ usage: ./build.sh COMMAND
   test    everything: check, release build, all tests against the release binary
   bench   CPU, memory and losses beside other recorders and the floor, half an hour; table here, figures in
           target/bench/latest.json (more arguments go to tests/bench/bench.py, --help lists them)
-  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12
+  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12,
+          12 power cuts instead of one, wear over an hour
+  cross   [aarch64|armv7]: the static program for a board, without root and without docker
+  image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
+          (--update-lock: take today's Debian packages; board/README.md has the rest)
+  flash   [--board BOARD] /dev/sdX: write the image to a card, with questions first, and compare it
 USAGE
 }
 
@@ -51,14 +56,19 @@ need() {
 	[ -n "$missing" ] || return 0
 	command -v apt-get >/dev/null || die "these Debian packages are missing, and there is no apt-get:$missing"
 	say "installing Debian packages:$missing"
+	apt_get update -q
+	# shellcheck disable=SC2086 # a list of package names
+	apt_get install -y -q --no-install-recommends $missing
+}
+
+# apt-get as root.
+apt_get() {
 	as_root=
 	if [ "$(id -u)" -ne 0 ]; then
-		command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get install$missing"
+		command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get $*"
 		as_root=sudo
 	fi
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q </dev/null
-	# shellcheck disable=SC2086 # a list of package names
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing </dev/null
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@" </dev/null
 }
 
 # Ends with advice unless cargo is there and at least as new as rust-version in Cargo.toml says.
@@ -134,7 +144,53 @@ need_test() {
 	fi
 }
 
+# Builds the web page into web/dist, where cargo finds it, unless its sources are those of the last time.
+page() {
+	need node:nodejs npm:npm /usr/bin/sha256sum:coreutils
+	version=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+	[ "$version" -ge 18 ] || die "the web page needs Node 18 or newer, found: $(node --version)"
+	sources=$(find web -type d \( -name node_modules -o -name dist \) -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum)
+	if [ -f web/dist/index.html ] && [ "$sources" = "$(cat web/dist/.sources 2>/dev/null)" ]; then
+		return 0
+	fi
+	say "building the web page"
+	if ! cmp -s web/package-lock.json web/node_modules/.installed; then
+		npm ci --prefix web --no-audit --no-fund --ignore-scripts --loglevel=error
+		cp web/package-lock.json web/node_modules/.installed
+	fi
+	npm run --prefix web --silent build
+	printf '%s\n' "$sources" >web/dist/.sources
+}
+
+# Tests with a kernel of their own run on x86_64 only.
+need_vm() {
+	[ "$(uname -m)" = x86_64 ] || return 0
+	need qemu-system-x86_64:qemu-system-x86 :busybox-static cpio:cpio xz:xz-utils strip:binutils \
+		/usr/sbin/dmsetup:dmsetup /usr/sbin/depmod:kmod /usr/sbin/debugfs:e2fsprogs
+	# The lists of packages may name a kernel that is gone.
+	tests/vm/make_guest.sh target/vm || {
+		apt_get update -q
+		tests/vm/make_guest.sh target/vm
+	}
+}
+
+# The image that is booted, from the program that a board gets. A lock file whose packages Debian no longer has is no
+# reason for the tests to fail: then today's are taken, and image.sh says so.
+need_board() {
+	need_image
+	need qemu-system-aarch64:qemu-system-arm qemu-img:qemu-utils
+	program=$(board/common/cross.sh aarch64)
+	status=0
+	board/common/image.sh --board virt-arm64 --program "$program" || status=$?
+	if [ "$status" -eq 3 ]; then
+		board/common/image.sh --board virt-arm64 --program "$program" --newest
+	elif [ "$status" -ne 0 ]; then
+		return "$status"
+	fi
+}
+
 release() {
+	page
 	cargo build --release --locked
 }
 
@@ -172,13 +228,17 @@ cmd_check() {
 	need_check
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	shellcheck build.sh .ci/run
+	shellcheck build.sh .ci/run tests/vm/make_guest.sh tests/vm/guest/etc/rc tests/vm/guest/www/cgi-bin/run
+	shellcheck -x board/common/*.sh board/common/initramfs-init board/*/post-build.sh \
+		rootfs-overlay/etc/init.d/* rootfs-overlay/etc/udhcpc/script
 	cargo test --locked --lib --test tidy
 }
 
 cmd_test() {
 	cmd_check
 	need_test
+	need_vm
+	need_board
 	release
 	run_tests
 }
@@ -186,8 +246,39 @@ cmd_test() {
 cmd_soak() {
 	need_build
 	need_test
+	need_vm
 	release
-	SOAK=1 run_tests --test record_kill --test disk_stall
+	SOAK=1 run_tests --test record_kill --test disk_stall --test vm_memory --test vm_power_cut --test vm_wear
+}
+
+need_cross() {
+	need_build
+	need /usr/bin/python3:python3 :python3-venv apt-get:apt dpkg:dpkg \
+		/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
+}
+
+# What image.sh calls. None of it runs as root.
+need_image() {
+	need_cross
+	need mksquashfs:squashfs-tools /usr/sbin/mkfs.vfat:dosfstools mcopy:mtools genimage:genimage \
+		/usr/sbin/mke2fs:e2fsprogs cpio:cpio /usr/sbin/depmod:kmod mkimage:u-boot-tools zstd:zstd xz:xz-utils \
+		readelf:binutils
+}
+
+cmd_cross() {
+	[ $# -le 1 ] || die "cross takes one architecture at most"
+	need_cross
+	board/common/cross.sh "$@"
+}
+
+cmd_image() {
+	need_image
+	board/common/image.sh "$@"
+}
+
+cmd_flash() {
+	need lsblk:util-linux xz:xz-utils
+	board/common/flash.sh "$@"
 }
 
 cmd_bench() {
@@ -204,8 +295,7 @@ cmd_bench() {
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
-run) cmd_run "$@" ;;
-bench) cmd_bench "$@" ;;
+run | bench | cross | image | flash) "cmd_$command" "$@" ;;
 build | check | test | soak)
 	[ $# -eq 0 ] || die "$command takes no arguments"
 	"cmd_$command"

@@ -151,9 +151,8 @@ fn the_page_is_served_with_its_policy() {
     assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'self'"));
     assert!(!policy.contains("unsafe-inline"));
     assert_eq!(page.header("X-Content-Type-Options"), None, "the gate says it, once");
-    let script = rig.ask("GET", "/src/api.js", "");
-    assert_eq!(script.header("Content-Type"), Some("text/javascript; charset=utf-8"));
-    assert_eq!(rig.ask("GET", "/src/nothing.js", "").status, 404);
+    assert_eq!(page.header("Cache-Control"), Some("no-cache"));
+    assert_eq!(rig.ask("GET", "/assets/nothing.js", "").status, 404);
 }
 
 #[test]

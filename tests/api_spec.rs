@@ -178,7 +178,7 @@ fn get_system() {
     let body = check_200(&rig, "GET", "/api/v1/system", "");
     let version = env!("CARGO_PKG_VERSION");
     assert!(body.starts_with(&format!(r#"{{"version":"{version}","uptime":"#)), "{body}");
-    let want = r#","cpu_usage":15.2,"memory_usage":45.7,"storage_usage":78.3,"storage_total":1000000000,"storage_used":783000000,"storage_free":217000000,"streams_active":2,"streams_total":2,"recordings_total":1,"buffers":[],"forecast":[]}"#;
+    let want = r#","cpu_usage":15.2,"memory_usage":45.7,"storage_usage":78.3,"storage_total":1000000000,"storage_used":783000000,"storage_free":217000000,"streams_active":2,"streams_total":2,"recordings_total":1,"buffers":[],"forecast":[],"bytes_written":783000,"bytes_written_per_day":null}"#;
     assert!(body.ends_with(want), "{body}");
 }
 
@@ -197,7 +197,7 @@ fn get_system_shows_what_waits_of_the_streams_that_run() {
         });
     });
     let body = check_200(&rig, "GET", "/api/v1/system", "");
-    let want = r#","buffers":[{"stream_id":1,"ram_bytes":900000,"spilled_bytes":5000000,"seconds_held":11.4,"seconds_headroom":290.0,"protection":"swap","packets_dropped":20}],"forecast":[]}"#;
+    let want = r#","buffers":[{"stream_id":1,"ram_bytes":900000,"spilled_bytes":5000000,"seconds_held":11.4,"seconds_headroom":290.0,"protection":"swap","packets_dropped":20}],"forecast":[],"bytes_written":783000,"bytes_written_per_day":null}"#;
     assert!(body.ends_with(want), "{body}");
     rig.publish(|snapshot| {
         snapshot.streams[1].buffer.as_mut().expect("just set").headroom_ms = None;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use miniserde::json::Value;
 use rig::clips;
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
-use rig::json::Look;
+use rig::json::{Look, quote};
 use rig::nvr::{Nvr, PASSWORD};
 use rig::temp_dir::TempDir;
 use rig::wait;
@@ -18,11 +18,15 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 /// Long enough to seek in.
 const SECONDS_MIN: f64 = 6.0;
 
-/// Opens the page with the login that somebody would type when the browser asks for it.
+/// Opens the page's list of recordings, logged in as the page's own form does it.
 fn open_page(browser: &Browser, nvr: &Nvr) {
-    // The page itself needs no password, so the browser would not take one there.
-    browser.go(&format!("http://admin:{PASSWORD}@{}/api/v1/system", nvr.addr));
-    browser.go(&format!("http://{}/", nvr.addr));
+    browser.go(&format!("http://{}/#/recordings", nvr.addr));
+    let body = format!(r#"{{"username":"admin","password":"{PASSWORD}"}}"#);
+    browser.run(&format!(
+        "return fetch('/api/v1/session', {{method: 'POST', body: {}, headers: {{'Content-Type': \
+         'application/json', 'X-Requested-With': 'lightnvr'}}}}).then(() => location.reload())",
+        quote(&body)
+    ));
 }
 
 /// Waits until the page's text holds all `words`.

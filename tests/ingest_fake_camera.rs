@@ -121,7 +121,7 @@ fn dropping_the_run_hangs_up() {
     });
     let url = camera.url();
     let mut sink = |_| {};
-    let run = async { drop(rtsp::run(&url, &mut sink, &|| false, pending()).await) };
+    let run = async { drop(rtsp::run(url.as_str(), &mut sink, &|| false, pending()).await) };
     lightnvr::system::drive::block_on(run.or(async { stopped.recv().await.expect("sent") }));
     assert_eq!(seen.recv(), Ok(true));
 }

@@ -53,6 +53,8 @@ pub struct MachineStats {
     pub storage_total: u64,
     /// Bytes that an unprivileged program may still use.
     pub storage_free: u64,
+    /// Bytes that the program wrote to disks since it began, if the kernel counts them.
+    pub bytes_written: Option<u64>,
 }
 
 /// What the handlers see of the recorder.
@@ -79,6 +81,7 @@ pub struct Request<'a> {
     /// Path and query as sent.
     pub target: &'a str,
     pub content_type: Option<&'a str>,
+    pub accept_encoding: Option<&'a str>,
     pub body: &'a [u8],
     /// The session that sent it, if it came with a cookie.
     pub session: Option<u64>,
@@ -148,7 +151,10 @@ pub fn answer(ctx: &Ctx, request: &Request<'_>) -> Result<Reply, ApiError> {
         }
         Method::Post | Method::Put => change(ctx, route, request, &read_fields(request)?),
         Method::Delete => delete(ctx, route),
-        _ => read(ctx, route, query, request.is_follow_up),
+        _ => match route {
+            Route::Asset(asset) => Ok(page::get(asset, request.accept_encoding)),
+            _ => read(ctx, route, query, request.is_follow_up),
+        },
     }
 }
 
@@ -174,10 +180,11 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Snapshot(id) => pictures::snapshot(ctx, id, query),
         Route::OpenApi => Ok(openapi::get()),
         Route::Health => health::get(ctx),
-        Route::Asset(asset) => Ok(page::get(asset)),
-        Route::Password | Route::AdoptStorage | Route::StreamTest | Route::NotFound => {
-            Err(ApiError::NotFound("Not found"))
-        }
+        Route::Asset(_)
+        | Route::Password
+        | Route::AdoptStorage
+        | Route::StreamTest
+        | Route::NotFound => Err(ApiError::NotFound("Not found")),
     }
 }
 

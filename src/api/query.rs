@@ -14,7 +14,7 @@ use crate::system::clock;
 /// `limit`: a list without one has no end of its own.
 pub const LIMIT_RANGE: RangeInclusive<u64> = 1..=1_000_000;
 /// Every parameter that a client may give.
-pub const KNOWN: &str = "stream_id, start, end, before, after, limit, order";
+pub const KNOWN: &str = "stream_id, start, end, protected, before, after, limit, order";
 
 /// Which recordings are wanted, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub struct RecordingsQuery {
     /// Unix milliseconds: recordings that overlap `[start, end)`.
     pub start_ms: Option<i64>,
     pub end_ms: Option<i64>,
+    pub is_protected: Option<bool>,
     /// Ids: what the list has before, or behind, these recordings.
     pub before: Option<u64>,
     pub after: Option<u64>,
@@ -167,6 +168,10 @@ fn set(
         }
         "start" => query.start_ms = Some(at()?),
         "end" => query.end_ms = Some(at()?),
+        "protected" => {
+            let flag = value.parse().map_err(|_| bad("must be true or false"))?;
+            query.is_protected = Some(flag);
+        }
         "before" => query.before = Some(id()?),
         "after" => query.after = Some(id()?),
         "limit" => {
@@ -205,6 +210,7 @@ impl RecordingsQuery {
         put("stream_id", self.stream_id.map(|n| n.to_string()));
         put("start", self.start_ms.map(clock::iso_milliseconds));
         put("end", self.end_ms.map(clock::iso_milliseconds));
+        put("protected", self.is_protected.map(|flag| flag.to_string()));
         put("before", self.before.map(|n| n.to_string()));
         put("after", self.after.map(|n| n.to_string()));
         put("limit", remaining.map(|n| n.to_string()));
@@ -256,11 +262,12 @@ mod tests {
     #[test]
     fn every_parameter_is_read() {
         let query = "stream_id=3&start=2025-03-09T10:00:00Z&end=2025-03-09T12%3A00%3A00%2B01:00\
-                     &before=90&after=1&limit=50&order=desc&";
+                     &protected=true&before=90&after=1&limit=50&order=desc&";
         let want = RecordingsQuery {
             stream_id: Some(3),
             start_ms: Some(1_741_514_400_000),
             end_ms: Some(1_741_518_000_000),
+            is_protected: Some(true),
             before: Some(90),
             after: Some(1),
             limit: Some(50),
@@ -274,6 +281,7 @@ mod tests {
     #[test]
     fn bad_parameters_are_named() {
         check_bad("stream_id=x", "stream_id", "from 0 to 4294967295, got \"x\"");
+        check_bad("protected=1", "protected", "true or false, got \"1\"");
         check_bad("limit=0", "limit", "from 1 to 1000000");
         check_bad("limit", "limit", "got \"\"");
         check_bad("before=-1", "before", "whole number");
@@ -338,16 +346,17 @@ mod tests {
             ids in (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u64>>(), any::<(i64, u64)>()),
             times in (proptest::option::of(0i64..4_000_000_000_000), proptest::option::of(0i64..4_000_000_000_000)),
             limit in proptest::option::of(1u64..=1_000_000),
-            is_descending in any::<bool>(),
+            flags in (any::<bool>(), any::<Option<bool>>()),
         ) {
             let query = RecordingsQuery {
                 stream_id: ids.0,
                 start_ms: times.0,
                 end_ms: times.1,
+                is_protected: flags.1,
                 before: ids.1,
                 after: ids.2,
                 limit,
-                is_descending,
+                is_descending: flags.0,
                 continue_from: None,
             };
             let target = query.continued(ids.3, limit);

@@ -24,10 +24,6 @@ struct Page {
     continue_after: Option<Place>,
 }
 
-fn place(row: &RecordingRow) -> Place {
-    (row.start_ms, row.id)
-}
-
 /// Places between which the list is wanted, exclusive.
 type Bounds = (Option<Place>, Option<Place>);
 
@@ -70,6 +66,7 @@ fn store_query(query: &RecordingsQuery, whole: Bounds, rows_max: usize) -> Recor
         stream_id: query.stream_id,
         start_ms: query.start_ms,
         end_ms: query.end_ms,
+        is_protected: query.is_protected,
         before,
         after,
         limit: rows_max + 1, // one more tells whether there is a next piece
@@ -86,7 +83,7 @@ fn merge(
     rows_max: usize,
 ) -> Page {
     // Beyond its last row the store has not been read: what runs there belongs to a later piece.
-    let read_to = (rows.len() > rows_max).then(|| rows.last().map(place)).flatten();
+    let read_to = (rows.len() > rows_max).then(|| rows.last().map(RecordingRow::place)).flatten();
     let is_read = |at: Place| match read_to {
         None => true,
         Some(last) if query.is_descending => at >= last,
@@ -94,22 +91,23 @@ fn merge(
     };
     let (after, before) = query.bounds(whole.0, whole.1);
     let is_wanted = |row: &RecordingRow| {
-        is_read(place(row))
-            && after.is_none_or(|after| place(row) > after)
-            && before.is_none_or(|before| place(row) < before)
+        is_read(row.place())
+            && after.is_none_or(|after| row.place() > after)
+            && before.is_none_or(|before| row.place() < before)
             && query.stream_id.is_none_or(|id| row.stream_id == id)
+            && query.is_protected.is_none_or(|wanted| row.is_protected == wanted)
             && query.overlaps(row.start_ms, row.end_ms)
     };
     rows.retain(|row| !snapshot.running.iter().any(|running| running.id == row.id));
     rows.iter_mut().for_each(|row| row.in_progress = false);
     rows.extend(snapshot.running.iter().map(running_row).filter(is_wanted));
-    rows.sort_unstable_by_key(place);
+    rows.sort_unstable_by_key(RecordingRow::place);
     if query.is_descending {
         rows.reverse();
     }
     let is_cut = rows.len() > rows_max;
     rows.truncate(rows_max);
-    let continue_after = if is_cut { rows.last().map(place) } else { read_to };
+    let continue_after = if is_cut { rows.last().map(RecordingRow::place) } else { read_to };
     Page { rows, continue_after }
 }
 
@@ -156,7 +154,7 @@ mod tests {
             size: 7,
             path: "/r.mp4".into(),
             in_progress: false,
-            is_protected: false,
+            is_protected: id.is_multiple_of(5),
             boot: 0,
         }
     }
@@ -170,7 +168,7 @@ mod tests {
             end_ms: row(*id).end_ms,
             size: 9,
             path: "/r.mp4".into(),
-            is_protected: false,
+            is_protected: row(*id).is_protected,
         };
         Snapshot {
             streams: vec![],
@@ -195,9 +193,10 @@ mod tests {
             .iter()
             .map(|&id| row(id))
             .filter(|row| query.stream_id.is_none_or(|id| row.stream_id == id))
-            .filter(|row| query.after.is_none_or(|after| place(row) > after))
-            .filter(|row| query.before.is_none_or(|before| place(row) < before))
+            .filter(|row| query.after.is_none_or(|after| row.place() > after))
+            .filter(|row| query.before.is_none_or(|before| row.place() < before))
             .filter(|row| overlap.overlaps(row.start_ms, row.end_ms))
+            .filter(|row| query.is_protected.is_none_or(|wanted| row.is_protected == wanted))
             .collect();
         if query.descending {
             rows.reverse();
@@ -210,7 +209,7 @@ mod tests {
     fn whole(ids: &[u64], running: &[u64], query: &str, page_max: usize) -> String {
         let snapshot = snapshot(running);
         let mut query = parse_recordings(query, false).expect("valid");
-        let at = |id: Option<u64>| id.map(|id| place(&row(id)));
+        let at = |id: Option<u64>| id.map(|id| row(id).place());
         let bounds = (at(query.after), at(query.before));
         let mut body = String::new();
         loop {
@@ -253,6 +252,11 @@ mod tests {
         assert_eq!(ids_of(&whole(&ids, &[], "order=desc&limit=5", 4)), down[..5]);
         assert_eq!(ids_of(&whole(&ids, &[], "limit=8", 4)), ids[..8]);
         assert_eq!(ids_of(&whole(&ids, &[], "after=2&before=8&stream_id=0", 1)), [3, 6]);
+        assert_eq!(ids_of(&whole(&ids, &[10], "protected=true", 2)), [5, 10]);
+        assert_eq!(
+            ids_of(&whole(&ids, &[10], "protected=false&before=6&order=desc", 2)),
+            [4, 3, 2, 1]
+        );
     }
 
     #[test]

@@ -261,7 +261,6 @@ mod tests {
     #[test]
     fn the_page_is_found() {
         assert!(matches!(parse_route("/"), Route::Asset(asset) if asset.path == "/"));
-        assert!(matches!(parse_route("/src/api.js"), Route::Asset(_)));
     }
 
     #[test]

@@ -287,6 +287,7 @@ fn reply_to(ctx: &Ctx, mut request: tiny_http::Request) {
             method: Method::parse(request.method().as_str()),
             target: request.url(),
             content_type: header(&request, "Content-Type"),
+            accept_encoding: header(&request, "Accept-Encoding"),
             body: &body,
             session: header(&request, wire::SESSION).and_then(|id| id.parse().ok()),
             is_follow_up: header(&request, wire::INTERNAL) == Some("1"),

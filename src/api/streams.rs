@@ -10,6 +10,7 @@ use crate::config::stream::{
     FPS_RANGE, PRIORITY_RANGE, SIDE_RANGE, StreamConfig, StreamPatch, check_name, check_url,
     codec_named,
 };
+use crate::config::transport::Transport;
 use crate::nvr::command::Command;
 use crate::nvr::snapshot::{Actual, StreamView};
 
@@ -139,6 +140,9 @@ fn to_json(view: &StreamView) -> String {
     out.extend(size.map(|size| format!(r#","max_storage_size":{size}"#)));
     let sub_url = view.config.sub_url_masked();
     out.extend(sub_url.map(|url| format!(r#","sub_url":{}"#, json::to_string(&url))));
+    if view.config.transport != Transport::Auto {
+        out.push_str(&format!(r#","transport":"{}""#, view.config.transport.name()));
+    }
     out.push('}');
     out
 }
@@ -171,6 +175,7 @@ pub(super) fn read_fields(fields: &Fields) -> Result<StreamPatch, ApiError> {
         retention_days: fields.whole_or_null("retention_days", &RETENTION_DAYS_RANGE)?,
         max_storage_size: fields.whole_or_null("max_storage_size", &MAX_STORAGE_SIZE_RANGE)?,
         sub_url: sub_url.map(|url| url.map(str::to_owned)),
+        transport: fields.word("transport", "must be auto, tcp or udp", Transport::named)?,
     })
 }
 
@@ -201,6 +206,7 @@ mod tests {
         check_bad(r#"{"sub_url":"ftp://x"}"#, "sub_url", "rtsp://");
         check_bad(r#"{"sub_url":7}"#, "sub_url", "a string or null, got a number");
         check_bad(r#"{"codec":"H264"}"#, "codec", "h264, h265 or mjpeg, got \"H264\"");
+        check_bad(r#"{"transport":"UDP"}"#, "transport", "auto, tcp or udp, got \"UDP\"");
         check_bad(r#"{"enabled":1}"#, "enabled", "true or false, got 1");
         check_bad(r#"{"priority":101}"#, "priority", "from 0 to 100");
         check_bad(r#"{"retention_days":-1}"#, "retention_days", "from 0 to 36500 or null, got -1");

@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::settings::{MAX_STORAGE_SIZE_RANGE, RETENTION_DAYS_RANGE};
+use super::transport::Transport;
 use super::{FieldError, check_range, url};
 use crate::media::format::VideoCodec;
 
@@ -46,6 +47,7 @@ pub struct StreamConfig {
     /// The small feed of the same camera, opened only while somebody looks at it. As secret as `url`;
     /// `sub_url_masked` is for people.
     pub sub_url: Option<String>,
+    pub transport: Transport,
 }
 
 /// Any subset of the changeable fields: the body of POST and PUT, each field already in its range.
@@ -65,6 +67,7 @@ pub struct StreamPatch {
     pub retention_days: Option<Option<u32>>,
     pub max_storage_size: Option<Option<u64>>,
     pub sub_url: Option<Option<String>>,
+    pub transport: Option<Transport>,
 }
 
 impl StreamConfig {
@@ -128,6 +131,7 @@ impl StreamConfig {
             retention_days: None,
             max_storage_size: None,
             sub_url: None,
+            transport: Transport::Auto,
         }
     }
 
@@ -146,6 +150,7 @@ impl StreamConfig {
             retention_days: patch.retention_days.unwrap_or(self.retention_days),
             max_storage_size: patch.max_storage_size.unwrap_or(self.max_storage_size),
             sub_url: patch.sub_url.clone().unwrap_or(self.sub_url),
+            transport: patch.transport.unwrap_or(self.transport),
         }
     }
 
@@ -171,7 +176,7 @@ impl fmt::Debug for StreamConfig {
         write!(
             f,
             "stream {} {:?} {:?} enabled={} {}x{}@{} {} priority={} record={} \
-             retention_days={:?} max_storage_size={:?} sub_url={:?}",
+             retention_days={:?} max_storage_size={:?} sub_url={:?} transport={}",
             self.id,
             self.name,
             self.url_masked(),
@@ -184,7 +189,8 @@ impl fmt::Debug for StreamConfig {
             self.record,
             self.retention_days,
             self.max_storage_size,
-            self.sub_url_masked()
+            self.sub_url_masked(),
+            self.transport.name()
         )
     }
 }
@@ -204,6 +210,7 @@ impl fmt::Debug for StreamPatch {
             .field("retention_days", &self.retention_days)
             .field("max_storage_size", &self.max_storage_size)
             .field("sub_url", &self.sub_url.as_ref().map(|url| url.as_deref().map(url::mask)))
+            .field("transport", &self.transport)
             .finish()
     }
 }

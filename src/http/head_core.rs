@@ -62,6 +62,7 @@ impl fmt::Debug for Secret {
 pub struct Fields {
     pub content_type: Option<String>,
     pub accept: Option<String>,
+    pub accept_encoding: Option<String>,
     pub range: Option<String>,
     pub if_range: Option<String>,
     pub if_none_match: Option<String>,
@@ -214,6 +215,7 @@ struct Raw<'a> {
     connection: Vec<&'a [u8]>,
     upgrade: Vec<&'a [u8]>,
     accept: Vec<&'a [u8]>,
+    accept_encoding: Vec<&'a [u8]>,
     if_none_match: Vec<&'a [u8]>,
 }
 
@@ -246,6 +248,10 @@ fn collect<'a>(headers: &[httparse::Header<'a>]) -> Result<Raw<'a>, Reject> {
             }
             "accept" => {
                 raw.accept.push(value);
+                continue;
+            }
+            "accept-encoding" => {
+                raw.accept_encoding.push(value);
                 continue;
             }
             "if-none-match" => {
@@ -373,6 +379,7 @@ fn fields_of(raw: &Raw<'_>) -> Fields {
     Fields {
         content_type: raw.content_type.and_then(visible),
         accept: join(&raw.accept),
+        accept_encoding: join(&raw.accept_encoding),
         range: raw.range.and_then(visible),
         if_range: raw.if_range.and_then(visible),
         if_none_match: join(&raw.if_none_match),

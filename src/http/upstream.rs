@@ -282,6 +282,7 @@ pub fn encode_request(
     for (name, value) in [
         ("Content-Type", &fields.content_type),
         ("Accept", &fields.accept),
+        ("Accept-Encoding", &fields.accept_encoding),
         ("Range", &fields.range),
         ("If-Range", &fields.if_range),
         ("If-None-Match", &fields.if_none_match),

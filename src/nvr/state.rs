@@ -416,7 +416,7 @@ pub fn live_config(settings: &Settings) -> LiveConfig {
 
 fn fetches_other(was: &StreamConfig, is: &StreamConfig) -> bool {
     let format = |config: &StreamConfig| (config.width, config.height, config.fps, config.codec);
-    was.url != is.url || format(was) != format(is)
+    was.url != is.url || was.transport != is.transport || format(was) != format(is)
 }
 
 fn view(stream: &Stream) -> StreamView {

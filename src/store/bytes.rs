@@ -4,6 +4,7 @@
 //! with a higher version is read as far as this program knows it, so that a store can go back one version.
 
 use crate::config::stream::StreamConfig;
+use crate::config::transport::Transport;
 use crate::ledger::clock_core::Redate;
 use crate::media::format::VideoCodec;
 
@@ -129,6 +130,7 @@ pub fn encode_stream(config: &StreamConfig) -> Vec<u8> {
         .option(config.retention_days.map(u64::from))
         .option(config.max_storage_size)
         .text(config.sub_url.as_deref().unwrap_or_default())
+        .u8(config.transport.number())
         .done()
 }
 
@@ -148,6 +150,7 @@ pub fn decode_stream(id: u32, record: &[u8]) -> Option<StreamConfig> {
         retention_days: fields.option().and_then(|days| days.try_into().ok()),
         max_storage_size: fields.option(),
         sub_url: fields.text().filter(|url| !url.is_empty()),
+        transport: Transport::of_number(fields.u8().unwrap_or(0)),
     })
 }
 
@@ -266,13 +269,18 @@ mod tests {
             retention_days: None,
             max_storage_size: None,
             sub_url: None,
+            transport: Transport::Auto,
         };
         let record = encode_stream(&config);
-        assert_eq!(decode_stream(1, &record[..record.len() - 20]), Some(config.clone()));
+        assert_eq!(decode_stream(1, &record[..record.len() - 21]), Some(config.clone()));
         let more = StreamConfig { retention_days: Some(0), max_storage_size: Some(9), ..config };
         let record = encode_stream(&more);
-        assert_eq!(decode_stream(1, &record[..record.len() - 2]), Some(more.clone()));
-        let more = StreamConfig { sub_url: Some("rtsp://cam/2".into()), ..more };
+        assert_eq!(decode_stream(1, &record[..record.len() - 3]), Some(more.clone()));
+        let more = StreamConfig {
+            sub_url: Some("rtsp://cam/2".into()),
+            transport: Transport::Udp,
+            ..more
+        };
         assert_eq!(decode_stream(1, &encode_stream(&more)), Some(more));
     }
 

@@ -185,6 +185,7 @@ pub struct RecordingQuery {
     /// Only those that overlap `[start_ms, end_ms)`, Unix milliseconds.
     pub start_ms: Option<i64>,
     pub end_ms: Option<i64>,
+    pub is_protected: Option<bool>,
     /// Places in the list, exclusive.
     pub before: Option<Place>,
     pub after: Option<Place>,

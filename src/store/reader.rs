@@ -59,7 +59,10 @@ impl StoreReader {
             if rows.len() < query.limit
                 && let Some(record) = table.get(id).map_err(database)?
             {
-                rows.push(decode_row(id, record.value())?);
+                let row = decode_row(id, record.value())?;
+                if query.is_protected.is_none_or(|wanted| row.is_protected == wanted) {
+                    rows.push(row);
+                }
             }
             Ok(rows.len() < query.limit)
         })?;

@@ -53,6 +53,7 @@ fn stream(id: u32) -> StreamConfig {
         retention_days: None,
         max_storage_size: Some(3),
         sub_url: Some("rtsp://cam/sub".into()),
+        transport: crate::config::transport::Transport::Tcp,
     }
 }
 
@@ -206,6 +207,8 @@ fn check_index(store: &Store, rows: &[RecordingRow]) {
     }
     for query in [
         RecordingQuery { stream_id: Some(1), ..Default::default() },
+        RecordingQuery { is_protected: Some(true), ..Default::default() },
+        RecordingQuery { is_protected: Some(false), stream_id: Some(2), ..Default::default() },
         RecordingQuery { start_ms: Some(60_000), end_ms: Some(80_000), ..Default::default() },
         RecordingQuery {
             stream_id: Some(2),
@@ -228,6 +231,7 @@ fn check_index(store: &Store, rows: &[RecordingRow]) {
                 && query.stream_id.is_none_or(|id| row.stream_id == id)
                 && query.start_ms.is_none_or(|at| row.end_ms > at || row.start_ms >= at)
                 && query.end_ms.is_none_or(|at| row.start_ms < at)
+                && query.is_protected.is_none_or(|wanted| wanted == row.is_protected)
         };
         let mut want: Vec<&RecordingRow> = rows.iter().filter(matches).collect();
         want.sort_unstable_by_key(|row| (row.start_ms, row.id));

@@ -11,7 +11,7 @@ use smol::future::FutureExt;
 
 use super::backoff_core::Backoff;
 use super::stamp_core::Stamp;
-use super::supervisor::{Source, is_keyframe, random, session};
+use super::supervisor::{Source, cause, is_keyframe, random, session};
 use crate::config::stream::StreamConfig;
 use crate::ingest::{IngestError, SourceEvent};
 use crate::live::sub_feed::SubFeed;
@@ -26,7 +26,8 @@ const PATTERN_SIZE: (u16, u16) = (640, 360);
 pub fn source(config: &StreamConfig) -> Option<Source> {
     let (width, height) = PATTERN_SIZE;
     let url = config.sub_url.clone()?;
-    Some(Source { url, label: config.name.clone(), width, height, fps: config.fps })
+    let (fps, transport) = (config.fps, config.transport);
+    Some(Source { url, label: config.name.clone(), width, height, fps, transport })
 }
 
 /// Runs until `stop` asks. `id` is the stream's.
@@ -59,8 +60,7 @@ pub async fn run(id: u32, source: Source, sub: Rc<SubFeed>, codec: Pool, stop: S
             backoff = Backoff::default();
             continue;
         };
-        let is_refused = matches!(error, IngestError::Unauthorized | IngestError::Refused { .. });
-        let pause = backoff.next(is_good.get(), is_refused, random());
+        let pause = backoff.next(is_good.get(), cause(&error), random());
         log::warn!("stream {id}: sub-stream: {error}; next try in {} s", pause.as_secs().max(1));
         sub.set_note(Some(format!("sub-stream: {error}; the main stream is shown in its place")));
         sub.set_failing(true);

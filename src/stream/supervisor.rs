@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use smol::future::FutureExt;
 
-use super::backoff_core::Backoff;
+use super::backoff_core::{Backoff, Cause};
 use super::hub::Hub;
 use crate::config::stream::StreamConfig;
+use crate::config::transport::Transport;
 use crate::ingest::{IngestError, SourceEvent, rtsp, testpattern};
 use crate::media::packet::Track;
 use crate::nvr::snapshot::StreamStatus;
@@ -27,6 +28,7 @@ pub struct Source {
     pub width: u16,
     pub height: u16,
     pub fps: u16,
+    pub transport: Transport,
 }
 
 impl Source {
@@ -38,6 +40,7 @@ impl Source {
             width: config.width,
             height: config.height,
             fps: config.fps,
+            transport: config.transport,
         }
     }
 }
@@ -64,17 +67,29 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
         if stop.is_asked() {
             return;
         }
-        let (status, is_refused, why) = match ended {
-            Err(error @ (IngestError::Unauthorized | IngestError::Refused { .. })) => {
-                (StreamStatus::Error, true, error.to_string())
+        let (status, cause, why) = match ended {
+            Err(error) => {
+                let cause = cause(&error);
+                let is_passing = cause == Cause::Passing;
+                let status =
+                    if is_passing { StreamStatus::Reconnecting } else { StreamStatus::Error };
+                (status, cause, error.to_string())
             }
-            Err(error) => (StreamStatus::Reconnecting, false, error.to_string()),
-            Ok(()) => (StreamStatus::Reconnecting, false, "the source ended".to_owned()),
+            Ok(()) => (StreamStatus::Reconnecting, Cause::Passing, "the source ended".to_owned()),
         };
-        let pause = backoff.next(is_good, is_refused, random());
+        let pause = backoff.next(is_good, cause, random());
         log::warn!("stream {}: {why}; next try in {} s", config.id, pause.as_secs().max(1));
         hub.set_status(status, why);
         wait::pause(pause).or(stop.asked()).await;
+    }
+}
+
+/// What the pause after this error depends on.
+pub(super) fn cause(error: &IngestError) -> Cause {
+    match error {
+        IngestError::Unauthorized => Cause::Unauthorized,
+        IngestError::Refused { .. } => Cause::Refused,
+        _ => Cause::Passing,
     }
 }
 
@@ -105,7 +120,8 @@ pub(super) async fn session(
         };
         return testpattern::run(request, codec, sink, stop).await;
     }
-    rtsp::run(&source.url, sink, is_watched, stop).await
+    let target = rtsp::Target { url: &source.url, transport: source.transport };
+    rtsp::run(target, sink, is_watched, stop).await
 }
 
 /// How long a stream may take to end before it is cut off.

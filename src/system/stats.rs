@@ -122,6 +122,12 @@ pub fn swap_free_kib() -> Option<u64> {
     number_of(&read_proc("/proc/meminfo").ok()?, "SwapFree")
 }
 
+/// Bytes that this process gave the kernel to write to disks since it began, in whole pages (proc(5),
+/// `/proc/PID/io`); `None` where the kernel does not count them.
+pub fn bytes_written() -> Option<u64> {
+    number_of(&read_proc("/proc/self/io").ok()?, "write_bytes")
+}
+
 /// Percent of the last 10 s in which some task waited for memory; `None` where the kernel does not say.
 pub fn memory_waiting_percent() -> Option<f64> {
     parse_waiting_percent(&read_proc("/proc/pressure/memory").ok()?)

@@ -124,6 +124,7 @@ impl Rig {
             memory_usage: 45.7,
             storage_total: 1_000_000_000,
             storage_free: 217_000_000,
+            bytes_written: Some(783_000),
         })
     }
 

@@ -63,6 +63,11 @@ impl GstServer {
         Self::start_with(auth, mounts, &["--once"])
     }
 
+    /// Like `start`, but RTP over TCP is refused.
+    pub fn start_over_udp(mounts: &[Mount]) -> Self {
+        Self::start_with(Auth::None, mounts, &["--udp"])
+    }
+
     fn start_with(auth: Auth, mounts: &[Mount], more: &[&str]) -> Self {
         // Debian's python3: another one on PATH would not find GStreamer.
         let mut command = Command::new("/usr/bin/python3");

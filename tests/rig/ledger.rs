@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::json::Look;
-use super::nvr::Nvr;
+use super::nvr::Api;
 use super::wait;
 use miniserde::json::Value;
 
@@ -57,7 +57,7 @@ pub fn read(ledger: &Value, start_ms: i64) -> Vec<Span> {
 
 /// The spans of a stream between two times; without an end, until now.
 #[track_caller]
-pub fn between(nvr: &Nvr, stream_id: u64, start_ms: i64, end_ms: Option<i64>) -> Vec<Span> {
+pub fn between(nvr: &Api, stream_id: u64, start_ms: i64, end_ms: Option<i64>) -> Vec<Span> {
     let start = lightnvr::system::clock::iso_milliseconds(start_ms);
     let end = end_ms.map(|end| format!("&end={}", lightnvr::system::clock::iso_milliseconds(end)));
     let query = format!("start={start}{}", end.unwrap_or_default());
@@ -68,7 +68,7 @@ pub fn between(nvr: &Nvr, stream_id: u64, start_ms: i64, end_ms: Option<i64>) ->
 
 /// The spans of a stream since `start_ms`.
 #[track_caller]
-pub fn since(nvr: &Nvr, stream_id: u64, start_ms: i64) -> Vec<Span> {
+pub fn since(nvr: &Api, stream_id: u64, start_ms: i64) -> Vec<Span> {
     between(nvr, stream_id, start_ms, None)
 }
 
@@ -79,7 +79,7 @@ pub fn states(spans: &[Span]) -> Vec<&str> {
 /// Waits until the ledger has these states; gives the spans.
 #[track_caller]
 pub fn wait_for_states(
-    nvr: &Nvr,
+    nvr: &Api,
     stream_id: u64,
     start_ms: i64,
     want: &[&str],
@@ -100,7 +100,7 @@ pub fn wait_for_states(
 
 /// Waits until something of the stream is safely stored from after `since_ms`.
 #[track_caller]
-pub fn wait_for_recorded_since(nvr: &Nvr, stream_id: u64, since_ms: i64, within: Duration) {
+pub fn wait_for_recorded_since(nvr: &Api, stream_id: u64, since_ms: i64, within: Duration) {
     wait::until("something is recorded", within, || {
         let list = nvr.json("GET", &format!("/api/v1/recordings?stream_id={stream_id}"), None);
         let ends = list.field("recordings").items().iter();

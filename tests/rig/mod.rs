@@ -7,11 +7,13 @@
 #![allow(dead_code)]
 
 pub mod bench;
+pub mod board;
 pub mod clips;
 pub mod fake_clock;
 pub mod fault_disk;
 pub mod firefox;
 pub mod gst_server;
+pub mod guest;
 pub mod http;
 pub mod json;
 pub mod ledger;
@@ -20,6 +22,8 @@ pub mod mjpeg;
 pub mod mp4;
 pub mod nvr;
 pub mod process;
+pub mod qemu;
+pub mod random;
 pub mod temp_dir;
 pub mod wait;
 pub mod webdriver;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, SystemTime};
@@ -36,9 +37,28 @@ pub fn binary() -> PathBuf {
 /// A running recorder. Dropping it kills it.
 pub struct Nvr {
     pub process: Process,
+    api: Api,
+}
+
+/// The API of a recorder, wherever it runs.
+pub struct Api {
     pub addr: SocketAddr,
     /// `user:password` of the requests that it is sent.
     login: String,
+}
+
+impl Deref for Nvr {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl DerefMut for Nvr {
+    fn deref_mut(&mut self) -> &mut Api {
+        &mut self.api
+    }
 }
 
 /// A row of `GET /api/v1/recordings`.
@@ -78,7 +98,29 @@ impl Nvr {
     pub fn run(command: &mut Command, password: &str) -> Self {
         let mut process = Process::start("lightnvr", command);
         let addr = process.wait_for_line("ready line", READY_WITHIN, ready_addr);
-        Self { process, addr, login: format!("admin:{password}") }
+        Self { process, api: Api::new(addr, password) }
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number.and_then(|text| text.parse().ok()).expect("VmRSS in KiB")
+    }
+
+    /// SIGTERM; waits for the end that is promised within 3 s.
+    #[track_caller]
+    pub fn stop(mut self) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        self.process.wait_for_exit(STOP_WITHIN)
+    }
+}
+
+impl Api {
+    pub fn new(addr: SocketAddr, password: &str) -> Self {
+        Self { addr, login: format!("admin:{password}") }
     }
 
     /// From now on requests carry this password.
@@ -101,15 +143,6 @@ impl Nvr {
     /// Value of the `Authorization` that goes with every request.
     pub fn login(&self) -> String {
         format!("Basic {}", BASE64_STANDARD.encode(&self.login))
-    }
-
-    /// Resident memory in KiB.
-    pub fn rss_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()));
-        let status = status.expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        number.and_then(|text| text.parse().ok()).expect("VmRSS in KiB")
     }
 
     /// `request` that must be answered with 200 and JSON.
@@ -174,13 +207,6 @@ impl Nvr {
             let done = !recordings.is_empty() && recordings.iter().all(|r| !r.in_progress);
             done.then_some(recordings)
         })
-    }
-
-    /// SIGTERM; waits for the end that is promised within 3 s.
-    #[track_caller]
-    pub fn stop(mut self) -> ExitStatus {
-        self.process.signal(Signal::TERM);
-        self.process.wait_for_exit(STOP_WITHIN)
     }
 }
 
