@@ -46,7 +46,11 @@ pub fn update(ctx: &Ctx, fields: &Fields) -> Result<Reply, ApiError> {
 }
 
 fn reply(settings: &Settings) -> Reply {
-    Reply::Json(json::to_string(&SettingsOut {
+    Reply::Json(to_json(settings))
+}
+
+pub(super) fn to_json(settings: &Settings) -> String {
+    json::to_string(&SettingsOut {
         storage_path: &settings.storage_path,
         max_storage_size: settings.max_storage_size,
         retention_days: settings.retention_days,
@@ -63,7 +67,7 @@ fn reply(settings: &Settings) -> Reply {
         max_viewers: settings.max_viewers,
         allowed_hosts: &settings.allowed_hosts,
         swap_path: &settings.swap_path,
-    }))
+    })
 }
 
 /// The settings of a body, each in its range. Errors name the field.

@@ -10,6 +10,7 @@ pub mod gauges;
 pub mod ledger;
 pub mod orders;
 pub mod pulse;
+mod restore;
 pub mod retain;
 pub mod snapshot;
 pub mod start;

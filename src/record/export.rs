@@ -214,7 +214,7 @@ impl Export {
         Ok(row)
     }
 
-    /// The row with the next id, of a running recording as far as it is synced.
+    /// The next row by time, of a running recording as far as it is synced.
     fn row_behind(&mut self) -> Result<Option<RecordingRow>, ExportError> {
         let query = RecordingQuery {
             stream_id: Some(self.stream_id),
