@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { PASSWORD, check, hasInitialPassword, home, readPassword, run, startBrowser, startRecorder, step, until } from './rig.mjs';
+import { PASSWORD, check, hasInitialPassword, home, logIn, readPassword, run, startBrowser, startRecorder, step, until } from './rig.mjs';
 
 const go = (page, name) => page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name }).click();
 
@@ -93,6 +93,31 @@ async function watch(page) {
     document.dispatchEvent(new Event('visibilitychange'));
   });
   await page.locator('.tile[data-phase="showing"]').waitFor();
+}
+
+async function watchOtherwise(browser, recorder) {
+  const ways = [
+    ['without WebSocket the picture comes by HLS', () => delete globalThis.WebSocket, (page) => page.getByLabel('Live picture of Front door').evaluate((v) => v.getVideoPlaybackQuality?.().totalVideoFrames > 10)],
+    [
+      'a browser that plays no live video gets single pictures',
+      () => {
+        delete globalThis.WebSocket;
+        delete globalThis.MediaSource;
+        delete globalThis.ManagedMediaSource;
+        HTMLMediaElement.prototype.canPlayType = () => '';
+      },
+      (page) => page.getByText('Live, single pictures').isVisible(),
+    ],
+  ];
+  for (const [words, cripple, isShown] of ways) {
+    step(words);
+    const page = await browser.open();
+    await page.addInitScript(cripple);
+    await logIn(page, recorder.url);
+    await page.locator('.tile[data-phase="showing"]').waitFor();
+    await until(words, () => isShown(page));
+    await page.context().close();
+  }
 }
 
 async function changeSetting(page, recorder) {
@@ -239,11 +264,12 @@ async function loseServer(page, recorder) {
 
 await run(async () => {
   const recorder = await startRecorder();
-  const { open } = await startBrowser();
-  const page = await open();
+  const browser = await startBrowser();
+  const page = await browser.open();
   await setUp(page, recorder);
   await addStream(page, recorder);
   await watch(page);
+  await watchOtherwise(browser, recorder);
   await changeSetting(page, recorder);
   const first = await play(page, recorder);
   await exportSpan(page, recorder, first);

@@ -19,7 +19,7 @@ export class ApiError extends Error {
   }
 }
 
-// A JSON document, or text where `as` says so.
+// A JSON document, or what `as` says: 'text' or 'blob'.
 export async function api(method, path, { body, signal, timeoutMs = TIMEOUT_MS, as = 'json' } = {}) {
   const options = { method, headers: { ...HEADERS }, credentials: 'same-origin', cache: 'no-store' };
   options.signal = anySignal(signal, AbortSignal.timeout(timeoutMs));
@@ -92,7 +92,8 @@ function found() {
 
 export const downloadUrl = (id) => `/api/v1/recordings/${id}/download`;
 // `view` is { id, quality }; the small feed of a camera is quality `sub`.
-export function streamingUrl({ id, quality }, what, params = {}) {
+export function streamingPath({ id, quality }, what, params = {}) {
   const query = new URLSearchParams(quality === 'sub' ? { ...params, quality } : params).toString();
-  return `/api/v1/streaming/${id}/${what}${query ? `?${query}` : ''}`;
+  return `/streaming/${id}/${what}${query ? `?${query}` : ''}`;
 }
+export const streamingUrl = (view, what) => `/api/v1${streamingPath(view, what)}`;
