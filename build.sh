@@ -19,8 +19,10 @@ usage: ./build.sh COMMAND
   build   the release binary, target/release/lightnvr
   check   the quick loop: rustfmt, clippy, unit tests, shellcheck, tidy test
   test    everything: check, release build, all tests against the release binary
-  bench   memory and CPU of the release binary; table here, figures in target/bench/latest.json
-  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12
+  bench   CPU, memory and losses beside other recorders and the floor, half an hour; table here, figures in
+          target/bench/latest.json (more arguments go to tests/bench/bench.py, --help lists them)
+  soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12,
+          12 power cuts instead of one, wear over an hour
 USAGE
 }
 
@@ -50,14 +52,19 @@ need() {
 	[ -n "$missing" ] || return 0
 	command -v apt-get >/dev/null || die "these Debian packages are missing, and there is no apt-get:$missing"
 	say "installing Debian packages:$missing"
+	apt_get update -q
+	# shellcheck disable=SC2086 # a list of package names
+	apt_get install -y -q --no-install-recommends $missing
+}
+
+# apt-get as root.
+apt_get() {
 	as_root=
 	if [ "$(id -u)" -ne 0 ]; then
-		command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get install$missing"
+		command -v sudo >/dev/null || die "not root and no sudo; as root: apt-get $*"
 		as_root=sudo
 	fi
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q </dev/null
-	# shellcheck disable=SC2086 # a list of package names
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing </dev/null
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@" </dev/null
 }
 
 # Ends with advice unless cargo is there and at least as new as rust-version in Cargo.toml says.
@@ -111,9 +118,10 @@ need_gst() {
 
 need_test() {
 	need_gst
-	need curl:curl chromium:chromium chromedriver:chromium-driver :python3-venv \
+	need curl:curl faketime:faketime chromium:chromium chromedriver:chromium-driver :python3-venv \
 		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux \
-		node:nodejs npm:npm :gstreamer1.0-plugins-bad
+		node:nodejs npm:npm :gstreamer1.0-plugins-bad \
+		cvlc:vlc-bin :vlc-plugin-base firefox-esr:firefox-esr
 	# Debian's python3, because another one on PATH may come without venv.
 	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then
 		say "installing tests/requirements.txt into $VENV_DIR"
@@ -148,6 +156,18 @@ page() {
 	fi
 	npm run --prefix web --silent build
 	printf '%s\n' "$sources" >web/dist/.sources
+}
+
+# Tests with a kernel of their own run on x86_64 only.
+need_vm() {
+	[ "$(uname -m)" = x86_64 ] || return 0
+	need qemu-system-x86_64:qemu-system-x86 :busybox-static cpio:cpio xz:xz-utils strip:binutils \
+		/usr/sbin/dmsetup:dmsetup /usr/sbin/depmod:kmod /usr/sbin/debugfs:e2fsprogs
+	# The lists of packages may name a kernel that is gone.
+	tests/vm/make_guest.sh target/vm || {
+		apt_get update -q
+		tests/vm/make_guest.sh target/vm
+	}
 }
 
 release() {
@@ -189,13 +209,14 @@ cmd_check() {
 	need_check
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	shellcheck build.sh .ci/run
+	shellcheck build.sh .ci/run tests/vm/make_guest.sh tests/vm/guest/etc/rc tests/vm/guest/www/cgi-bin/run
 	cargo test --locked --lib --test tidy
 }
 
 cmd_test() {
 	cmd_check
 	need_test
+	need_vm
 	release
 	run_tests
 }
@@ -203,22 +224,28 @@ cmd_test() {
 cmd_soak() {
 	need_build
 	need_test
+	need_vm
 	release
-	SOAK=1 run_tests --test record_kill --test disk_stall
+	SOAK=1 run_tests --test record_kill --test disk_stall --test vm_memory --test vm_power_cut --test vm_wear
 }
 
 cmd_bench() {
 	need_build
 	need_gst
+	need motion:motion gst-launch-1.0:gstreamer1.0-tools :gstreamer1.0-plugins-bad
 	release
-	/usr/bin/python3 tests/bench/bench.py
+	cargo build --release --locked --example camera_farm --example floor
+	/usr/bin/python3 tests/bench/bench.py "$@"
+	LIGHTNVR_BIN="$PWD/target/release/lightnvr" BENCH=1 \
+		cargo test --locked --test live_latency -- --nocapture
 }
 
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
 run) cmd_run "$@" ;;
-build | check | test | bench | soak)
+bench) cmd_bench "$@" ;;
+build | check | test | soak)
 	[ $# -eq 0 ] || die "$command takes no arguments"
 	"cmd_$command"
 	;;

@@ -75,13 +75,15 @@ fn the_curl_lines_of_the_readme_work_as_printed() {
         // nobody listens on port 9.
         let line = line.replace("PASSWORD", PASSWORD);
         let line = line.replace("127.0.0.1:8080", &nvr.addr.to_string());
-        let line = line.replace("192.168.1.103:554", "127.0.0.1:9");
+        let line = ["192.168.1.100:554", "192.168.1.103:554"]
+            .iter()
+            .fold(line, |line, camera| line.replace(camera, "127.0.0.1:9"));
         assert!(!line.contains("192.168."), "{line}");
         let out = shell(home.path(), &line);
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         let wrong = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(out.status.success(), "{line}\n{said}\n{wrong}");
-        if !said.is_empty() {
+        if !said.is_empty() && !said.starts_with("#EXTM3U") {
             assert!(json::parse(&said).field_if_any("error").is_none(), "{line}\n{said}");
         }
     }

@@ -67,10 +67,11 @@ fn get_one_stream() {
             bitrate: 4_000_000,
             keyframe_interval: 2.0,
             audio: Some("pcma"),
+            audio_note: Some("as FLAC".into()),
         });
         s.streams[0].advice.push("keyframes every 2 s would do".into());
     });
-    let more = r#","status_detail":"","actual":{"codec":"h264","width":1920,"height":1080,"fps":14.99,"bitrate":4000000,"keyframe_interval":2.0,"audio":"pcma"},"advice":["keyframes every 2 s would do"]}"#;
+    let more = r#","status_detail":"","actual":{"codec":"h264","width":1920,"height":1080,"fps":14.99,"bitrate":4000000,"keyframe_interval":2.0,"audio":"pcma","audio_note":"as FLAC"},"advice":["keyframes every 2 s would do"]}"#;
     let want = format!("{FRONT_DOOR}{more}");
     assert_eq!(check_200(&rig, "GET", "/api/v1/streams/0", ""), want);
     check_error(&rig, "GET", "/api/v1/streams/7", "", 404, r#"{"error":"Stream not found"}"#);
@@ -177,7 +178,7 @@ fn get_system() {
     let body = check_200(&rig, "GET", "/api/v1/system", "");
     let version = env!("CARGO_PKG_VERSION");
     assert!(body.starts_with(&format!(r#"{{"version":"{version}","uptime":"#)), "{body}");
-    let want = r#","cpu_usage":15.2,"memory_usage":45.7,"storage_usage":78.3,"storage_total":1000000000,"storage_used":783000000,"storage_free":217000000,"streams_active":2,"streams_total":2,"recordings_total":1,"buffers":[],"forecast":[]}"#;
+    let want = r#","cpu_usage":15.2,"memory_usage":45.7,"storage_usage":78.3,"storage_total":1000000000,"storage_used":783000000,"storage_free":217000000,"streams_active":2,"streams_total":2,"recordings_total":1,"buffers":[],"forecast":[],"bytes_written":783000,"bytes_written_per_day":null}"#;
     assert!(body.ends_with(want), "{body}");
 }
 
@@ -196,7 +197,7 @@ fn get_system_shows_what_waits_of_the_streams_that_run() {
         });
     });
     let body = check_200(&rig, "GET", "/api/v1/system", "");
-    let want = r#","buffers":[{"stream_id":1,"ram_bytes":900000,"spilled_bytes":5000000,"seconds_held":11.4,"seconds_headroom":290.0,"protection":"swap","packets_dropped":20}],"forecast":[]}"#;
+    let want = r#","buffers":[{"stream_id":1,"ram_bytes":900000,"spilled_bytes":5000000,"seconds_held":11.4,"seconds_headroom":290.0,"protection":"swap","packets_dropped":20}],"forecast":[],"bytes_written":783000,"bytes_written_per_day":null}"#;
     assert!(body.ends_with(want), "{body}");
     rig.publish(|snapshot| {
         snapshot.streams[1].buffer.as_mut().expect("just set").headroom_ms = None;
@@ -208,7 +209,7 @@ fn get_system_shows_what_waits_of_the_streams_that_run() {
 #[test]
 fn get_and_put_settings() {
     let rig = Rig::new();
-    let more = r#","segment_seconds":900,"allowed_hosts":[],"swap_path":"/var/lib/lightnvr/lightnvr.swap"}"#;
+    let more = r#","segment_seconds":900,"hls_window_seconds":18,"max_viewers":32,"allowed_hosts":[],"swap_path":"/var/lib/lightnvr/lightnvr.swap"}"#;
     let want = format!("{SETTINGS}{more}");
     assert_eq!(check_200(&rig, "GET", "/api/v1/settings", ""), want);
     let body = r#"{"retention_days": 15, "auto_delete_oldest": true, "buffer_size": 2048}"#;

@@ -110,7 +110,7 @@ fn stall(name: &str, swap: Swap, budget: usize) -> Vec<(Vec<u32>, u64)> {
     }
     let camera = |id| camera(&executor, &buffers, &recordings, id);
     let mut cameras: Vec<Camera> = (0..STREAMS).map(camera).collect();
-    smol::block_on(executor.run(async {
+    lightnvr::system::drive::block_on(executor.run(async {
         recordings.look_at_storage().await;
         shoot_all(&mut cameras, 2 * GROUP);
         // The disk's thread takes this and stands still.

@@ -43,7 +43,12 @@ fn run(url: &str) -> Run {
 
 fn run_until(url: &str, stop: impl Future<Output = ()>) -> Run {
     let mut events = Vec::new();
-    let result = smol::block_on(rtsp::run(url, &mut |event| events.push(event), &|| false, stop));
+    let result = lightnvr::system::drive::block_on(rtsp::run(
+        url,
+        &mut |event| events.push(event),
+        &|| false,
+        stop,
+    ));
     Run { events, result }
 }
 
@@ -116,8 +121,8 @@ fn dropping_the_run_hangs_up() {
     });
     let url = camera.url();
     let mut sink = |_| {};
-    let run = async { drop(rtsp::run(&url, &mut sink, &|| false, pending()).await) };
-    smol::block_on(run.or(async { stopped.recv().await.expect("sent") }));
+    let run = async { drop(rtsp::run(url.as_str(), &mut sink, &|| false, pending()).await) };
+    lightnvr::system::drive::block_on(run.or(async { stopped.recv().await.expect("sent") }));
     assert_eq!(seen.recv(), Ok(true));
 }
 

@@ -2,93 +2,35 @@
 
 mod rig;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rig::clips;
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::json::Look;
+use rig::ledger::{self, OFF_MS_MAX, Span, now_ms, parse_ms, states};
 use rig::nvr::Nvr;
 use rig::temp_dir::TempDir;
 use rig::wait;
 
 /// Anything that is waited for, on a loaded machine.
 const WITHIN: Duration = Duration::from_secs(30);
-/// How far the ledger may be off.
-const OFF_MS_MAX: i64 = 1000;
 /// The test pattern and the clips have a keyframe every two seconds at most: until the next one nothing can be
 /// recorded, and the reason goes on.
 const GOP_MS: i64 = 2000;
 
-/// A span as the API answers it, in Unix milliseconds.
-#[derive(Clone, Debug, PartialEq)]
-struct Span {
-    start_ms: i64,
-    end_ms: i64,
-    state: String,
-}
-
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    i64::try_from(now.as_millis()).expect("before the year 292 million")
-}
-
-fn parse_ms(time: &str) -> i64 {
-    lightnvr::system::clock::parse_rfc3339_ms(time).unwrap_or_else(|| panic!("no time: {time}"))
-}
-
-/// The spans of a stream since `start_ms`, whole and without overlap.
 #[track_caller]
 fn ledger(nvr: &Nvr, stream_id: u64, start_ms: i64) -> Vec<Span> {
-    let start = lightnvr::system::clock::iso_milliseconds(start_ms);
-    let ledger =
-        nvr.json("GET", &format!("/api/v1/streams/{stream_id}/ledger?start={start}"), None);
-    assert_eq!(ledger.field("stream_id").integer(), stream_id);
-    let spans: Vec<Span> = ledger
-        .field("spans")
-        .items()
-        .iter()
-        .map(|span| Span {
-            start_ms: parse_ms(span.field("start").text()),
-            end_ms: parse_ms(span.field("end").text()),
-            state: span.field("state").text().to_owned(),
-        })
-        .collect();
-    let mut at = start_ms;
-    let (mut all, mut recorded) = (0, 0);
-    for span in &spans {
-        assert_eq!(span.start_ms, at, "no hole and no overlap: {spans:#?}");
-        assert!(span.end_ms > at, "no empty span: {spans:#?}");
-        at = span.end_ms;
-        all += span.end_ms - span.start_ms;
-        recorded += if span.state == "recorded" { span.end_ms - span.start_ms } else { 0 };
-    }
-    assert_eq!(at, parse_ms(ledger.field("end").text()), "to the end: {spans:#?}");
-    let share = recorded as f64 / all as f64;
-    assert!((ledger.field("recorded_share").number() - share).abs() < 1e-5, "{spans:#?}");
-    spans
+    ledger::since(nvr, stream_id, start_ms)
 }
 
-fn states(spans: &[Span]) -> Vec<&str> {
-    spans.iter().map(|span| span.state.as_str()).collect()
-}
-
-/// Waits until the ledger has these states; gives the spans.
 #[track_caller]
 fn wait_for_states(nvr: &Nvr, stream_id: u64, start_ms: i64, want: &[&str]) -> Vec<Span> {
-    let mut last = Vec::new();
-    let deadline = std::time::Instant::now() + WITHIN;
-    loop {
-        let spans = ledger(nvr, stream_id, start_ms);
-        if states(&spans) == want {
-            return spans;
-        }
-        assert!(
-            std::time::Instant::now() < deadline,
-            "want {want:?}, got {spans:#?}\nbefore {last:#?}"
-        );
-        last = spans;
-        wait::pause(Duration::from_millis(100));
-    }
+    ledger::wait_for_states(nvr, stream_id, start_ms, want, WITHIN)
+}
+
+#[track_caller]
+fn wait_for_recorded_since(nvr: &Nvr, stream_id: u64, since_ms: i64) {
+    ledger::wait_for_recorded_since(nvr, stream_id, since_ms, WITHIN);
 }
 
 /// When something was asked for, and when it was answered: it took effect in between.
@@ -120,18 +62,6 @@ fn check_moment(got_ms: i64, want: Moment, later_ms_max: i64) {
 fn check_span(span: &Span, from: Moment, to: Moment) {
     check_moment(span.start_ms, from, 0);
     check_moment(span.end_ms, to, GOP_MS);
-}
-
-/// Waits until something of the stream is safely stored from after `since_ms`.
-#[track_caller]
-fn wait_for_recorded_since(nvr: &Nvr, stream_id: u64, since_ms: i64) {
-    wait::until("something is recorded", WITHIN, || {
-        let list = nvr.json("GET", &format!("/api/v1/recordings?stream_id={stream_id}"), None);
-        let ends = list.field("recordings").items().iter();
-        ends.map(|row| parse_ms(row.field("end_time").text()))
-            .any(|end| end > since_ms + 1000)
-            .then_some(())
-    });
 }
 
 fn put(nvr: &Nvr, stream_id: u64, body: &str) {

@@ -4,8 +4,6 @@ mod rig;
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -16,6 +14,7 @@ use lightnvr::ingest::pattern_core::{Code, read_code};
 use rig::clips;
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::json::Look;
+use rig::mjpeg::{Part, Watcher};
 use rig::nvr::{Nvr, PASSWORD};
 use rig::process::run_silently;
 use rig::temp_dir::TempDir;
@@ -81,61 +80,6 @@ fn check_recent(unix_ms: i64) {
     assert!((0..AGE_MS_MAX).contains(&age_ms), "the picture is {age_ms} ms old");
 }
 
-/// A viewer that reads part after part.
-struct Watcher(BufReader<TcpStream>);
-
-struct Part {
-    /// Unix milliseconds.
-    at_ms: i64,
-    jpeg: Vec<u8>,
-}
-
-impl Watcher {
-    /// Sends the request and reads the head, which must be 200.
-    #[track_caller]
-    fn start(nvr: &Nvr, target: &str) -> Self {
-        let stream = TcpStream::connect(nvr.addr).expect("it listens");
-        stream.set_read_timeout(Some(SOON)).expect("not zero");
-        let (addr, login) = (nvr.addr, login());
-        let head =
-            format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nAuthorization: {login}\r\n\r\n");
-        (&stream).write_all(head.as_bytes()).expect("it listens");
-        let mut watcher = Self(BufReader::new(stream));
-        assert_eq!(watcher.line(), "HTTP/1.1 200 OK", "{target}");
-        let fields: Vec<_> = std::iter::from_fn(|| Some(watcher.line()))
-            .take_while(|line| !line.is_empty())
-            .collect();
-        let kind = "Content-Type: multipart/x-mixed-replace; boundary=frame";
-        assert!(fields.iter().any(|field| field == kind), "{fields:?}");
-        assert_eq!(watcher.line(), "--frame");
-        watcher
-    }
-
-    #[track_caller]
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).expect("a line in time");
-        line.strip_suffix("\r\n").expect("a whole line").to_owned()
-    }
-
-    /// The next part, with the boundary that ends it.
-    #[track_caller]
-    fn part(&mut self) -> Part {
-        assert_eq!(self.line(), "Content-Type: image/jpeg");
-        let length = self.line().strip_prefix("Content-Length: ").and_then(|n| n.parse().ok());
-        let at = self.line();
-        let (seconds, ms) =
-            at.strip_prefix("X-Timestamp: ").and_then(|at| at.split_once('.')).expect("a time");
-        assert_eq!(ms.len(), 3);
-        let at_ms = format!("{seconds}{ms}").parse().expect("a time");
-        assert_eq!(self.line(), "");
-        let mut jpeg = vec![0; length.expect("a length")];
-        self.0.read_exact(&mut jpeg).expect("the picture in time");
-        assert_eq!((self.line(), self.line()), (String::new(), "--frame".into()));
-        Part { at_ms, jpeg }
-    }
-}
-
 fn debugging(home: &TempDir) -> Nvr {
     Nvr::start_with(home.path(), &["--log-level", "debug"])
 }
@@ -173,8 +117,8 @@ fn viewers_share_a_decoder_that_stops_after_the_last() {
     let nvr = debugging(&home);
     let id = add_pattern(&nvr, "pattern");
     let mjpeg = format!("/api/v1/streaming/{id}/mjpeg");
-    let mut all = Watcher::start(&nvr, &mjpeg);
-    let mut few = Watcher::start(&nvr, &format!("{mjpeg}?fps=5&width=160"));
+    let mut all = Watcher::start(nvr.addr, &nvr.login(), &mjpeg);
+    let mut few = Watcher::start(nvr.addr, &nvr.login(), &format!("{mjpeg}?fps=5&width=160"));
     let parts: Vec<Part> = (0..8).map(|_| few.part()).collect();
     for part in &parts {
         let (width, height, code) = look_at(&part.jpeg, home.path());
@@ -197,7 +141,7 @@ fn viewers_share_a_decoder_that_stops_after_the_last() {
     drop(all);
     wait_for_words(&nvr, "decoder stopped", 1);
     // And the next one starts it again.
-    Watcher::start(&nvr, &mjpeg).part();
+    Watcher::start(nvr.addr, &nvr.login(), &mjpeg).part();
     wait_for_words(&nvr, "decoder stopped", 2);
     assert_eq!(said(&nvr, "decoder started"), 2);
     assert!(nvr.stop().success());
@@ -303,7 +247,8 @@ fn a_cameras_own_jpegs_are_passed_on_as_they_are_and_made_smaller() {
     let sent: HashSet<Vec<u8>> = (1..=24 * 15)
         .map(|n| scan(&fs::read(home.path().join(format!("{n}.jpg"))).expect("a frame")))
         .collect();
-    let mut watcher = Watcher::start(&nvr, &format!("/api/v1/streaming/{id}/mjpeg"));
+    let mut watcher =
+        Watcher::start(nvr.addr, &nvr.login(), &format!("/api/v1/streaming/{id}/mjpeg"));
     for n in 0..20 {
         assert!(sent.contains(&scan(&watcher.part().jpeg)), "picture {n}");
     }
@@ -314,7 +259,8 @@ fn a_cameras_own_jpegs_are_passed_on_as_they_are_and_made_smaller() {
         response.body
     };
     assert!(sent.contains(&scan(&snapshot(""))));
-    let mut small = Watcher::start(&nvr, &format!("/api/v1/streaming/{id}/mjpeg?width=100"));
+    let mut small =
+        Watcher::start(nvr.addr, &nvr.login(), &format!("/api/v1/streaming/{id}/mjpeg?width=100"));
     for jpeg in [snapshot("?width=100"), small.part().jpeg, small.part().jpeg] {
         let file = home.path().join("small.jpg");
         fs::write(&file, jpeg).expect("the test's directory can be written");
@@ -325,29 +271,22 @@ fn a_cameras_own_jpegs_are_passed_on_as_they_are_and_made_smaller() {
     assert!(nvr.stop().success());
 }
 
-fn resident_kib(nvr: &Nvr) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", nvr.process.pid()));
-    let status = status.expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).expect("Linux says")
-}
-
 #[test]
 fn viewers_that_stand_still_cost_frames_and_no_memory() {
     let home = TempDir::new("pictures_stalled");
     let nvr = debugging(&home);
     let ids = [add_pattern(&nvr, "one"), add_pattern(&nvr, "two")];
     let target = |id: u64| format!("/api/v1/streaming/{id}/mjpeg");
-    let mut reader = Watcher::start(&nvr, &target(ids[0]));
+    let mut reader = Watcher::start(nvr.addr, &nvr.login(), &target(ids[0]));
     reader.part();
-    let before_kib = resident_kib(&nvr);
+    let before_kib = nvr.rss_kib();
     let stalled: Vec<Watcher> =
-        (0..STALLED).map(|n| Watcher::start(&nvr, &target(ids[n % 2]))).collect();
+        (0..STALLED).map(|n| Watcher::start(nvr.addr, &nvr.login(), &target(ids[n % 2]))).collect();
     // Two keyframe intervals and more, in which each of them would have been sent 80 pictures.
     for _ in 0..40 {
         reader.part();
     }
-    let cost_kib = resident_kib(&nvr).saturating_sub(before_kib);
+    let cost_kib = nvr.rss_kib().saturating_sub(before_kib);
     assert!(cost_kib < STALLED_KIB_MAX, "{STALLED} viewers cost {cost_kib} KiB");
     drop(stalled);
     // Those of the other stream are noticed as gone when they are sent something.

@@ -50,12 +50,9 @@ fn record_all(name: &str, mounts: &[Mount], check: impl Fn(&Mount, &[Recording])
 fn check_video(mount: &Mount, recordings: &[Recording]) {
     let video = mount.clip.video;
     let clip = mount.clip.file();
-    let units = |file| {
-        let units = mp4::nal_units(file, video).into_iter();
-        units.filter(|unit| !mp4::is_parameter_set(unit, video)).collect::<Vec<_>>()
-    };
-    let sent = units(&clip);
-    let got: Vec<Vec<u8>> = recordings.iter().flat_map(|r| units(&r.path)).collect();
+    let sent = mp4::media_units(&clip, video);
+    let got: Vec<Vec<u8>> =
+        recordings.iter().flat_map(|r| mp4::media_units(&r.path, video)).collect();
     assert_eq!(got.len(), sent.len(), "{}: number of NAL units", mount.path);
     let first_wrong = got.iter().zip(&sent).position(|(got, sent)| got != sent);
     assert_eq!(first_wrong, None, "{}: first NAL unit that differs", mount.path);

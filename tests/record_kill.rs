@@ -13,7 +13,8 @@ use rig::clips;
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::mp4;
 use rig::nvr::{Nvr, Recording};
-use rig::temp_dir::TempDir;
+use rig::random::Random;
+use rig::temp_dir::{TempDir, files_below};
 use rig::wait;
 
 const KILLS: u32 = 25;
@@ -23,19 +24,6 @@ const LIFE_MS_MAX: u64 = 5000;
 /// The API's times are whole seconds, each rounded down.
 const DURATION_S_OFF_MAX: f64 = 1.0;
 const FINISHED_WITHIN: Duration = Duration::from_secs(20);
-
-/// The numbers after `seed` by splitmix64 (Steele, Lea, Flood 2014): a failure can be run again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-}
 
 /// What was already found good, by path, and its duration in seconds: a file with the same size and time
 /// is not decoded again.
@@ -57,17 +45,6 @@ impl Checked {
             }
         }
     }
-}
-
-/// All files below `dir`.
-fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.expect("the directory can be read").path();
-        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
-    }
-    files
 }
 
 /// After a start: what an earlier life left is listed, finished, whole and of the length that is said.
@@ -92,12 +69,7 @@ fn check_after_start(nvr: &Nvr, left: &[PathBuf], checked: &mut Checked) -> Vec<
 
 #[test]
 fn a_kill_at_any_moment_leaves_files_that_play_and_a_store_that_agrees() {
-    let seed = match std::env::var("LIGHTNVR_SEED") {
-        Ok(seed) => seed.parse().expect("LIGHTNVR_SEED is a number"),
-        Err(_) => u64::from(std::process::id()),
-    };
-    println!("to run the same moments again: LIGHTNVR_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::seeded();
     let home = TempDir::new("record_kill");
     let storage = home.path().join("data/recordings");
     let mounts = [

@@ -22,7 +22,7 @@ pub fn get(ctx: &Ctx, stream_id: u32, query: &ExportQuery) -> Result<Reply, ApiE
     };
     let row = ctx.store.recordings(&wanted)?.pop();
     let running = snapshot.running.iter().find(|running| {
-        wanted.matches(running.id, running.stream_id, running.start_ms, running.end_ms)
+        running.stream_id == stream_id && running.start_ms < end_ms && running.end_ms > start_ms
     });
     let first = row.map(|row| (row.stream_name, row.start_ms));
     let first = first.or(running.map(|r| (r.stream_name.clone(), r.start_ms)));

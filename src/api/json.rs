@@ -314,6 +314,19 @@ impl Fields {
         }
     }
 
+    /// A string, or null, which is `Some(None)`.
+    pub fn text_or_null(&self, field: &'static str) -> Result<Option<Option<&str>>, ApiError> {
+        match self.get(field) {
+            None => Ok(None),
+            Some(Value::Null) => Ok(Some(None)),
+            Some(Value::Text(text)) => Ok(Some(Some(text))),
+            Some(other) => {
+                let what = format!("must be a string or null, got {}", other.kind());
+                Err(ApiError::field(field, what))
+            }
+        }
+    }
+
     /// One of a few words.
     pub fn word<T>(
         &self,

@@ -52,6 +52,8 @@ pub struct MachineStats {
     pub storage_total: u64,
     /// Bytes that an unprivileged program may still use.
     pub storage_free: u64,
+    /// Bytes that the program wrote to disks since it began, if the kernel counts them.
+    pub bytes_written: Option<u64>,
 }
 
 /// What the handlers see of the recorder.
@@ -171,7 +173,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Settings => Ok(settings::get(ctx)),
         Route::Session => Ok(session::get(ctx)),
         Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
-        Route::LiveSocket(id) => streaming::socket(ctx, id),
+        Route::LiveSocket(id) => streaming::socket(ctx, id, query),
         Route::Mjpeg(id) => pictures::mjpeg(ctx, id, query),
         Route::Snapshot(id) => pictures::snapshot(ctx, id, query),
         Route::OpenApi => Ok(openapi::get()),

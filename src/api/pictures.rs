@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::error::{ApiError, echo};
 use super::route::parse_id;
-use super::streaming::find;
-use super::wire::LiveKind;
+use super::streaming::{find, parse_quality};
+use super::wire::{LiveKind, QUALITY};
 use super::{Ctx, Reply};
 use crate::config::range_rule;
 
@@ -17,17 +17,21 @@ pub const FPS_RANGE: RangeInclusive<u64> = 1..=30;
 /// `GET /streaming/{id}/mjpeg`
 pub fn mjpeg(ctx: &Ctx, id: u32, query: &str) -> Result<Reply, ApiError> {
     let [width, fps] = parse(query, [("width", WIDTH_RANGE), ("fps", FPS_RANGE)])?;
-    let order = find(ctx, LiveKind::Mjpeg, id)?;
+    let quality = parse_quality(query)?;
+    let order = find(ctx, LiveKind::Mjpeg, id)?.with(QUALITY, quality);
     Ok(Reply::Live(order.with("width", width).with("fps", fps)))
 }
 
 /// `GET /streaming/{id}/snapshot.jpg`
 pub fn snapshot(ctx: &Ctx, id: u32, query: &str) -> Result<Reply, ApiError> {
     let [width] = parse(query, [("width", WIDTH_RANGE)])?;
-    Ok(Reply::Live(find(ctx, LiveKind::Snapshot, id)?.with("width", width)))
+    let quality = parse_quality(query)?;
+    let order = find(ctx, LiveKind::Snapshot, id)?.with(QUALITY, quality);
+    Ok(Reply::Live(order.with("width", width)))
 }
 
-/// The values of the `known` parameters. Any other is an error: a typing error would else be a large picture.
+/// The values of the `known` parameters, besides `quality`. Any other is an error: a typing error would else be a
+/// large picture.
 fn parse<const N: usize>(
     query: &str,
     known: [(&str, RangeInclusive<u64>); N],
@@ -35,9 +39,12 @@ fn parse<const N: usize>(
     let mut found = [None; N];
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if name == QUALITY {
+            continue;
+        }
         let Some(at) = known.iter().position(|(known, _)| *known == name) else {
             let names = known.each_ref().map(|(name, _)| *name).join(", ");
-            let what = format!("unknown parameter; known are {names}");
+            let what = format!("unknown parameter; known are {names}, {QUALITY}");
             return Err(ApiError::field(&echo(name), what));
         };
         if found[at].is_some() {

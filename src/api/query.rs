@@ -8,6 +8,7 @@ use super::error::{ApiError, echo};
 use super::route::parse_id;
 use super::wire::decode_percent;
 use crate::config::range_rule;
+use crate::store::Place;
 use crate::system::clock;
 
 /// `limit`: a list without one has no end of its own.
@@ -23,14 +24,14 @@ pub struct RecordingsQuery {
     pub start_ms: Option<i64>,
     pub end_ms: Option<i64>,
     pub is_protected: Option<bool>,
-    /// Ids, exclusive.
+    /// Ids: what the list has before, or behind, these recordings.
     pub before: Option<u64>,
     pub after: Option<u64>,
     /// How many are still to be listed.
     pub limit: Option<u64>,
     pub is_descending: bool,
-    /// The last id of the page before this one; only the program itself asks so.
-    pub continue_from: Option<u64>,
+    /// The last place of the page before this one; only the program itself asks so.
+    pub continue_from: Option<Place>,
 }
 
 /// Parses a query. `is_follow_up` allows `continue`, which an outside client can't use: it gets a
@@ -128,6 +129,12 @@ fn parse_time(name: &str, value: &str) -> Result<i64, ApiError> {
     clock::parse_rfc3339_ms(value).ok_or_else(bad)
 }
 
+/// `1741514400000_17`: a start in Unix milliseconds and an id.
+fn parse_place(value: &str) -> Option<Place> {
+    let (at_ms, id) = value.split_once('_')?;
+    Some((at_ms.parse().ok()?, parse_id(id)?))
+}
+
 fn set(
     query: &mut RecordingsQuery,
     name: &str,
@@ -161,7 +168,10 @@ fn set(
                 _ => return Err(bad("must be asc or desc")),
             }
         }
-        "continue" if is_follow_up => query.continue_from = Some(id()?),
+        "continue" if is_follow_up => {
+            let place = parse_place(value);
+            query.continue_from = Some(place.ok_or_else(|| bad("must be a place in the list"))?);
+        }
         _ => {
             let what = format!("unknown parameter; known are {KNOWN}");
             return Err(ApiError::field(&echo(name), what));
@@ -171,8 +181,8 @@ fn set(
 }
 
 impl RecordingsQuery {
-    /// The target that continues this list after `id`, with `remaining` of its limit left.
-    pub fn continued(&self, id: u64, remaining: Option<u64>) -> String {
+    /// The target that continues this list behind a place, with `remaining` of its limit left.
+    pub fn continued(&self, (at_ms, id): Place, remaining: Option<u64>) -> String {
         let mut target = String::from("/api/v1/recordings?");
         let mut put = |name: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -188,18 +198,22 @@ impl RecordingsQuery {
         put("after", self.after.map(|n| n.to_string()));
         put("limit", remaining.map(|n| n.to_string()));
         put("order", self.is_descending.then(|| "desc".into()));
-        let _ = write!(target, "continue={id}");
+        let _ = write!(target, "continue={at_ms}_{id}");
         target
     }
 
-    /// Ids that this page may hold: greater than the first, less than the second.
-    pub fn id_bounds(&self) -> (Option<u64>, Option<u64>) {
+    /// Places that this page may hold: behind the first, before the second. The list's own bounds are given.
+    pub fn bounds(
+        &self,
+        after: Option<Place>,
+        before: Option<Place>,
+    ) -> (Option<Place>, Option<Place>) {
         match self.continue_from {
-            None => (self.after, self.before),
-            Some(id) if self.is_descending => {
-                (self.after, Some(self.before.map_or(id, |before| before.min(id))))
+            None => (after, before),
+            Some(last) if self.is_descending => {
+                (after, Some(before.map_or(last, |before| before.min(last))))
             }
-            Some(id) => (Some(self.after.map_or(id, |after| after.max(id))), self.before),
+            Some(last) => (Some(after.map_or(last, |after| after.max(last))), before),
         }
     }
 
@@ -257,7 +271,7 @@ mod tests {
         check_bad("start=yesterday", "start", "RFC 3339");
         check_bad("order=down", "order", "asc or desc");
         check_bad("color=red", "color", "known are stream_id");
-        check_bad("continue=7", "continue", "unknown parameter");
+        check_bad("continue=7_7", "continue", "unknown parameter");
         check_bad("limit=1&limit=2", "limit", "twice");
         check_bad("limit=%ff", "limit", "UTF-8");
         check_bad("limit=%4", "limit", "UTF-8");
@@ -278,12 +292,13 @@ mod tests {
 
     #[test]
     fn bounds_narrow_from_page_to_page() {
-        let up = RecordingsQuery { after: Some(5), before: Some(90), ..Default::default() };
-        assert_eq!(up.id_bounds(), (Some(5), Some(90)));
-        let next = RecordingsQuery { continue_from: Some(40), ..up.clone() };
-        assert_eq!(next.id_bounds(), (Some(40), Some(90)));
+        let (after, before) = (Some((5, 1)), Some((90, 1)));
+        let up = RecordingsQuery::default();
+        assert_eq!(up.bounds(after, before), (after, before));
+        let next = RecordingsQuery { continue_from: Some((40, 7)), ..up };
+        assert_eq!(next.bounds(after, before), (Some((40, 7)), before));
         let down = RecordingsQuery { is_descending: true, ..next };
-        assert_eq!(down.id_bounds(), (Some(5), Some(40)));
+        assert_eq!(down.bounds(after, before), (after, Some((40, 7))));
     }
 
     #[test]
@@ -311,7 +326,7 @@ mod tests {
 
         #[test]
         fn a_continuation_asks_for_the_same_recordings(
-            ids in (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u64>>(), any::<u64>()),
+            ids in (any::<Option<u32>>(), any::<Option<u64>>(), any::<Option<u64>>(), any::<(i64, u64)>()),
             times in (proptest::option::of(0i64..4_000_000_000_000), proptest::option::of(0i64..4_000_000_000_000)),
             limit in proptest::option::of(1u64..=1_000_000),
             flags in (any::<bool>(), any::<Option<bool>>()),

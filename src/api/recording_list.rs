@@ -2,15 +2,16 @@
 //!
 //! The client sees one document. The handler answers a piece of at most `PAGE_ROWS_MAX` rows and the
 //! target whose answer follows it without a gap; the gate asks for that and appends. Each piece merges
-//! rows with what runs: a running recording overrides its row, or stands in where it has none yet.
+//! rows with what runs: a running recording overrides its row, or stands in where it has none yet. The order is that
+//! of time, for ids do not rise with it where a file was adopted.
 
 use super::error::ApiError;
 use super::query::RecordingsQuery;
 use super::recordings::{running_row, to_json};
 use super::{Ctx, Reply};
 use crate::nvr::snapshot::Snapshot;
-use crate::store::RecordingQuery;
 use crate::store::row::RecordingRow;
+use crate::store::{Place, RecordingQuery};
 
 /// Rows per piece: some 80 KiB of text.
 pub const PAGE_ROWS_MAX: usize = 256;
@@ -19,8 +20,23 @@ pub const PAGE_ROWS_MAX: usize = 256;
 #[derive(Debug, PartialEq, Eq)]
 struct Page {
     rows: Vec<RecordingRow>,
-    /// Id after which the next piece begins; `None` at the end of the list.
-    continue_after: Option<u64>,
+    /// Place behind which the next piece begins; `None` at the end of the list.
+    continue_after: Option<Place>,
+}
+
+/// Places between which the list is wanted, exclusive.
+type Bounds = (Option<Place>, Option<Place>);
+
+/// The places that `after` and `before` stand for.
+fn bounds(ctx: &Ctx, snapshot: &Snapshot, query: &RecordingsQuery) -> Result<Bounds, ApiError> {
+    let of = |id: Option<u64>, is_before: bool| {
+        let Some(id) = id else { return Ok(None) };
+        match snapshot.running.iter().find(|running| running.id == id) {
+            Some(running) => Ok(Some((running.start_ms, id))),
+            None => ctx.store.place(id, is_before),
+        }
+    };
+    Ok((of(query.after, false)?, of(query.before, true)?))
 }
 
 /// `GET /recordings`
@@ -30,21 +46,22 @@ pub fn list(ctx: &Ctx, query: &RecordingsQuery) -> Result<Reply, ApiError> {
     let rows_max = query.limit.map_or(PAGE_ROWS_MAX, |left| {
         usize::try_from(left).map_or(PAGE_ROWS_MAX, |left| left.min(PAGE_ROWS_MAX))
     });
+    let whole = bounds(ctx, &snapshot, query)?;
     let mut at = query.clone();
     let page = loop {
-        let rows = ctx.store.recordings(&store_query(&at, rows_max))?;
-        let page = merge(&at, rows, &snapshot, rows_max);
+        let rows = ctx.store.recordings(&store_query(&at, whole, rows_max))?;
+        let page = merge(&at, whole, rows, &snapshot, rows_max);
         // An empty piece can't say whether the next one begins with a comma.
         match page.continue_after {
-            Some(id) if page.rows.is_empty() => at.continue_from = Some(id),
+            Some(last) if page.rows.is_empty() => at.continue_from = Some(last),
             _ => break page,
         }
     };
     Ok(encode(query, &page))
 }
 
-fn store_query(query: &RecordingsQuery, rows_max: usize) -> RecordingQuery {
-    let (after, before) = query.id_bounds();
+fn store_query(query: &RecordingsQuery, whole: Bounds, rows_max: usize) -> RecordingQuery {
+    let (after, before) = query.bounds(whole.0, whole.1);
     RecordingQuery {
         stream_id: query.stream_id,
         start_ms: query.start_ms,
@@ -60,22 +77,23 @@ fn store_query(query: &RecordingsQuery, rows_max: usize) -> RecordingQuery {
 /// Merges the store's next rows (`rows_max` + 1 of them, or all that are left) with what runs.
 fn merge(
     query: &RecordingsQuery,
+    whole: Bounds,
     mut rows: Vec<RecordingRow>,
     snapshot: &Snapshot,
     rows_max: usize,
 ) -> Page {
     // Beyond its last row the store has not been read: what runs there belongs to a later piece.
-    let read_to = (rows.len() > rows_max).then(|| rows.last().map(|row| row.id)).flatten();
-    let is_read = |id: u64| match read_to {
+    let read_to = (rows.len() > rows_max).then(|| rows.last().map(RecordingRow::place)).flatten();
+    let is_read = |at: Place| match read_to {
         None => true,
-        Some(last) if query.is_descending => id >= last,
-        Some(last) => id <= last,
+        Some(last) if query.is_descending => at >= last,
+        Some(last) => at <= last,
     };
-    let (after, before) = query.id_bounds();
+    let (after, before) = query.bounds(whole.0, whole.1);
     let is_wanted = |row: &RecordingRow| {
-        is_read(row.id)
-            && after.is_none_or(|after| row.id > after)
-            && before.is_none_or(|before| row.id < before)
+        is_read(row.place())
+            && after.is_none_or(|after| row.place() > after)
+            && before.is_none_or(|before| row.place() < before)
             && query.stream_id.is_none_or(|id| row.stream_id == id)
             && query.is_protected.is_none_or(|wanted| row.is_protected == wanted)
             && query.overlaps(row.start_ms, row.end_ms)
@@ -83,13 +101,13 @@ fn merge(
     rows.retain(|row| !snapshot.running.iter().any(|running| running.id == row.id));
     rows.iter_mut().for_each(|row| row.in_progress = false);
     rows.extend(snapshot.running.iter().map(running_row).filter(is_wanted));
-    rows.sort_unstable_by_key(|row| row.id);
+    rows.sort_unstable_by_key(RecordingRow::place);
     if query.is_descending {
         rows.reverse();
     }
     let is_cut = rows.len() > rows_max;
     rows.truncate(rows_max);
-    let continue_after = if is_cut { rows.last().map(|row| row.id) } else { read_to };
+    let continue_after = if is_cut { rows.last().map(RecordingRow::place) } else { read_to };
     Page { rows, continue_after }
 }
 
@@ -110,7 +128,7 @@ fn encode(query: &RecordingsQuery, page: &Page) -> Reply {
     let next = page
         .continue_after
         .filter(|_| remaining != Some(0))
-        .map(|id| query.continued(id, remaining));
+        .map(|last| query.continued(last, remaining));
     if next.is_none() {
         body.push_str("]}");
     }
@@ -137,6 +155,7 @@ mod tests {
             path: "/r.mp4".into(),
             in_progress: false,
             is_protected: id % 5 == 0,
+            boot: 0,
         }
     }
 
@@ -174,8 +193,8 @@ mod tests {
             .iter()
             .map(|&id| row(id))
             .filter(|row| query.stream_id.is_none_or(|id| row.stream_id == id))
-            .filter(|row| query.after.is_none_or(|after| row.id > after))
-            .filter(|row| query.before.is_none_or(|before| row.id < before))
+            .filter(|row| query.after.is_none_or(|after| row.place() > after))
+            .filter(|row| query.before.is_none_or(|before| row.place() < before))
             .filter(|row| overlap.overlaps(row.start_ms, row.end_ms))
             .filter(|row| query.is_protected.is_none_or(|wanted| row.is_protected == wanted))
             .collect();
@@ -190,15 +209,17 @@ mod tests {
     fn whole(ids: &[u64], running: &[u64], query: &str, page_max: usize) -> String {
         let snapshot = snapshot(running);
         let mut query = parse_recordings(query, false).expect("valid");
+        let at = |id: Option<u64>| id.map(|id| row(id).place());
+        let bounds = (at(query.after), at(query.before));
         let mut body = String::new();
         loop {
             let rows_max = page_max.min(query.limit.unwrap_or(u64::MAX) as usize);
             let mut at = query.clone();
             let page = loop {
-                let rows = stored(ids, &store_query(&at, rows_max));
-                let page = merge(&at, rows, &snapshot, rows_max);
+                let rows = stored(ids, &store_query(&at, bounds, rows_max));
+                let page = merge(&at, bounds, rows, &snapshot, rows_max);
                 match page.continue_after {
-                    Some(id) if page.rows.is_empty() => at.continue_from = Some(id),
+                    Some(last) if page.rows.is_empty() => at.continue_from = Some(last),
                     _ => break page,
                 }
             };

@@ -78,6 +78,7 @@ pub(super) fn running_row(running: &RunningRecording) -> RecordingRow {
         path: running.path.clone(),
         in_progress: true,
         is_protected: running.is_protected,
+        boot: 0,
     }
 }
 
@@ -177,6 +178,7 @@ mod tests {
             path: "/var/lib/lightnvr/recordings/0/20250309_100000.mp4".into(),
             in_progress: false,
             is_protected: false,
+            boot: 0,
         }
     }
 

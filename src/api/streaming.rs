@@ -2,13 +2,14 @@
 
 use super::error::{ApiError, echo};
 use super::route::{HlsFile, parse_id};
-use super::wire::{LiveKind, LiveOrder};
+use super::wire::{LiveKind, LiveOrder, QUALITY, QUALITY_MAIN, QUALITY_SUB};
 use super::{Ctx, Reply};
 
 const NOT_FOUND: ApiError = ApiError::NotFound("Stream not found");
 
 /// `GET /streaming/{id}/hls/…`
 pub fn hls(ctx: &Ctx, id: u32, file: HlsFile, query: &str) -> Result<Reply, ApiError> {
+    let quality = parse_quality(query)?;
     let order = match file {
         HlsFile::Playlist => {
             let [msn, part] = parse_delivery(query)?;
@@ -21,12 +22,36 @@ pub fn hls(ctx: &Ctx, id: u32, file: HlsFile, query: &str) -> Result<Reply, ApiE
             find(ctx, LiveKind::Part, id)?.with("number", Some(number)).with("part", Some(part))
         }
     };
-    Ok(Reply::Live(order))
+    Ok(Reply::Live(order.with(QUALITY, quality)))
 }
 
 /// `GET /streaming/{id}/live`
-pub fn socket(ctx: &Ctx, id: u32) -> Result<Reply, ApiError> {
-    Ok(Reply::Live(find(ctx, LiveKind::Socket, id)?))
+pub fn socket(ctx: &Ctx, id: u32, query: &str) -> Result<Reply, ApiError> {
+    let quality = parse_quality(query)?;
+    Ok(Reply::Live(find(ctx, LiveKind::Socket, id)?.with(QUALITY, quality)))
+}
+
+/// `quality`, as a number of the order; `None` where the way of watching decides.
+pub(super) fn parse_quality(query: &str) -> Result<Option<u64>, ApiError> {
+    let mut found = None;
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if name != QUALITY {
+            continue;
+        }
+        if found.is_some() {
+            return Err(ApiError::field(QUALITY, "is given twice"));
+        }
+        found = Some(match value {
+            "main" => QUALITY_MAIN,
+            "sub" => QUALITY_SUB,
+            _ => {
+                let what = format!("must be main or sub, got \"{}\"", echo(value));
+                return Err(ApiError::field(QUALITY, what));
+            }
+        });
+    }
+    Ok(found)
 }
 
 /// An order for a stream that exists.
@@ -59,6 +84,17 @@ fn parse_delivery(query: &str) -> Result<[Option<u64>; 2], ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn qualities() {
+        assert_eq!(parse_quality("_HLS_msn=1&width=7"), Ok(None));
+        assert_eq!(parse_quality("width=7&quality=sub"), Ok(Some(QUALITY_SUB)));
+        assert_eq!(parse_quality("quality=main"), Ok(Some(QUALITY_MAIN)));
+        for bad in ["quality", "quality=", "quality=Sub", "quality=sub&quality=sub"] {
+            let body = parse_quality(bad).unwrap_err().body();
+            assert!(body.contains("quality"), "{bad}: {body}");
+        }
+    }
 
     #[test]
     fn delivery_directives() {

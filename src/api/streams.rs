@@ -10,6 +10,7 @@ use crate::config::stream::{
     FPS_RANGE, PRIORITY_RANGE, SIDE_RANGE, StreamConfig, StreamPatch, check_name, check_url,
     codec_named,
 };
+use crate::config::transport::Transport;
 use crate::nvr::command::Command;
 use crate::nvr::snapshot::{Actual, StreamView};
 
@@ -33,12 +34,12 @@ struct StreamOut<'a> {
     record: bool,
     status: &'static str,
     status_detail: &'a str,
-    actual: Option<ActualOut>,
+    actual: Option<ActualOut<'a>>,
     advice: &'a [String],
 }
 
 #[derive(Serialize)]
-struct ActualOut {
+struct ActualOut<'a> {
     codec: &'static str,
     width: u16,
     height: u16,
@@ -46,6 +47,7 @@ struct ActualOut {
     bitrate: u64,
     keyframe_interval: f64,
     audio: Option<&'static str>,
+    audio_note: Option<&'a str>,
 }
 
 impl<'a> StreamOut<'a> {
@@ -70,8 +72,8 @@ impl<'a> StreamOut<'a> {
     }
 }
 
-impl ActualOut {
-    fn new(actual: &Actual) -> Self {
+impl<'a> ActualOut<'a> {
+    fn new(actual: &'a Actual) -> Self {
         Self {
             codec: actual.codec,
             width: actual.width,
@@ -80,6 +82,7 @@ impl ActualOut {
             bitrate: actual.bitrate,
             keyframe_interval: rounded_2(actual.keyframe_interval),
             audio: actual.audio,
+            audio_note: actual.audio_note.as_deref(),
         }
     }
 }
@@ -128,13 +131,18 @@ fn one(view: &StreamView) -> Reply {
     Reply::Json(to_json(view))
 }
 
-/// The JSON of one stream; overrides that it does not have are left out, which miniserde can't.
+/// The JSON of one stream; what is optional and absent is left out, which miniserde can't.
 fn to_json(view: &StreamView) -> String {
     let mut out = json::to_string(&StreamOut::new(view));
     out.truncate(out.len() - 1);
     let (days, size) = (view.config.retention_days, view.config.max_storage_size);
     out.extend(days.map(|days| format!(r#","retention_days":{days}"#)));
     out.extend(size.map(|size| format!(r#","max_storage_size":{size}"#)));
+    let sub_url = view.config.sub_url_masked();
+    out.extend(sub_url.map(|url| format!(r#","sub_url":{}"#, json::to_string(&url))));
+    if view.config.transport != Transport::Auto {
+        out.push_str(&format!(r#","transport":"{}""#, view.config.transport.name()));
+    }
     out.push('}');
     out
 }
@@ -151,7 +159,9 @@ pub(super) fn read_fields(fields: &Fields) -> Result<StreamPatch, ApiError> {
     let name = fields.text("name")?;
     name.map(check_name).transpose()?;
     let url = fields.text("url")?;
-    url.map(check_url).transpose()?;
+    url.map(|url| check_url("url", url)).transpose()?;
+    let sub_url = fields.text_or_null("sub_url")?;
+    sub_url.flatten().map(|url| check_url("sub_url", url)).transpose()?;
     Ok(StreamPatch {
         name: name.map(str::to_owned),
         url: url.map(str::to_owned),
@@ -164,6 +174,8 @@ pub(super) fn read_fields(fields: &Fields) -> Result<StreamPatch, ApiError> {
         record: fields.boolean("record")?,
         retention_days: fields.whole_or_null("retention_days", &RETENTION_DAYS_RANGE)?,
         max_storage_size: fields.whole_or_null("max_storage_size", &MAX_STORAGE_SIZE_RANGE)?,
+        sub_url: sub_url.map(|url| url.map(str::to_owned)),
+        transport: fields.word("transport", "must be auto, tcp or udp", Transport::named)?,
     })
 }
 
@@ -191,7 +203,10 @@ mod tests {
         check_bad(r#"{"name":null}"#, "name", "must be a string, got null");
         check_bad(r#"{"name":""}"#, "name", "1 to 64");
         check_bad(r#"{"url":"ftp://x"}"#, "url", "rtsp://");
+        check_bad(r#"{"sub_url":"ftp://x"}"#, "sub_url", "rtsp://");
+        check_bad(r#"{"sub_url":7}"#, "sub_url", "a string or null, got a number");
         check_bad(r#"{"codec":"H264"}"#, "codec", "h264, h265 or mjpeg, got \"H264\"");
+        check_bad(r#"{"transport":"UDP"}"#, "transport", "auto, tcp or udp, got \"UDP\"");
         check_bad(r#"{"enabled":1}"#, "enabled", "true or false, got 1");
         check_bad(r#"{"priority":101}"#, "priority", "from 0 to 100");
         check_bad(r#"{"retention_days":-1}"#, "retention_days", "from 0 to 36500 or null, got -1");
@@ -214,9 +229,10 @@ mod tests {
 
     #[test]
     fn null_clears_an_override() {
-        let body = r#"{"retention_days":null,"max_storage_size":5}"#;
+        let body = r#"{"retention_days":null,"max_storage_size":5,"sub_url":null}"#;
         let patch = read_patch(&Fields::parse(body.as_bytes()).expect("an object")).expect("fine");
         assert_eq!((patch.retention_days, patch.max_storage_size), (Some(None), Some(Some(5))));
+        assert_eq!(patch.sub_url, Some(None));
     }
 
     #[test]

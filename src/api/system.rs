@@ -8,6 +8,9 @@ use crate::VERSION;
 use crate::nvr::snapshot::{Forecast, Snapshot, StreamStatus, StreamView};
 use crate::system::clock;
 
+/// What is written in the first seconds, and each fragment's burst, says nothing of a day.
+const UPTIME_S_MIN: u64 = 60;
+
 /// The system as the contract writes it: these fields, in this order.
 #[derive(Serialize)]
 struct SystemOut {
@@ -24,6 +27,8 @@ struct SystemOut {
     recordings_total: u64,
     buffers: Vec<BufferOut>,
     forecast: Vec<ForecastOut>,
+    bytes_written: Option<u64>,
+    bytes_written_per_day: Option<u64>,
 }
 
 /// What waits between a stream that runs and its recordings.
@@ -83,7 +88,15 @@ fn system_out(machine: &MachineStats, snapshot: &Snapshot, uptime: u64, total: u
         recordings_total: total,
         buffers: snapshot.streams.iter().filter_map(buffer_out).collect(),
         forecast: snapshot.forecast.iter().map(ForecastOut::new).collect(),
+        bytes_written: machine.bytes_written,
+        bytes_written_per_day: machine.bytes_written.and_then(|bytes| per_day(bytes, uptime)),
     }
+}
+
+/// At the average since the start.
+fn per_day(bytes: u64, uptime_s: u64) -> Option<u64> {
+    let day = u128::from(bytes) * 86_400 / u128::from(uptime_s.max(1));
+    u64::try_from(day).ok().filter(|_| uptime_s >= UPTIME_S_MIN)
 }
 
 fn buffer_out(view: &StreamView) -> Option<BufferOut> {
@@ -141,6 +154,7 @@ mod tests {
             memory_usage: 45.7,
             storage_total: 1_000_000_000,
             storage_free: 217_000_000,
+            bytes_written: Some(40_000_000_000),
         };
         let out = json::to_string(&system_out(&machine, &snapshot(), 86_400, 48));
         let want = r#""uptime":86400,"cpu_usage":15.2,"memory_usage":45.7,"storage_usage":78.3,"#;
@@ -148,6 +162,16 @@ mod tests {
         let want =
             r#""storage_total":1000000000,"storage_used":783000000,"storage_free":217000000,"#;
         assert!(out.contains(want), "{out}");
+        let want = r#","bytes_written":40000000000,"bytes_written_per_day":40000000000}"#;
+        assert!(out.ends_with(want), "{out}");
+    }
+
+    #[test]
+    fn what_is_written_in_a_day_is_said_after_a_minute() {
+        assert_eq!(per_day(1000, 59), None);
+        assert_eq!(per_day(1000, 60), Some(1_440_000));
+        assert_eq!(per_day(u64::MAX, 86_400), Some(u64::MAX));
+        assert_eq!(per_day(u64::MAX, 60), None);
     }
 
     #[test]
@@ -157,6 +181,7 @@ mod tests {
             memory_usage: 130.0,
             storage_total: 5,
             storage_free: 9,
+            bytes_written: None,
         };
         let out = system_out(&machine, &snapshot(), 0, 0);
         assert_eq!((out.cpu_usage, out.memory_usage, out.storage_usage), (0.0, 100.0, 0.0));

@@ -142,6 +142,13 @@ const LIVE_KINDS: [(LiveKind, &str); 8] = [
     (LiveKind::Snapshot, "snapshot"),
 ];
 
+/// Argument of every kind: which feed of the camera is wished; `LiveKind` decides without it.
+pub const QUALITY: &str = "quality";
+/// The feed that is recorded.
+pub const QUALITY_MAIN: u64 = 0;
+/// The small one.
+pub const QUALITY_SUB: u64 = 1;
+
 /// Arguments that an order has at most.
 const ARGUMENTS_MAX: usize = 8;
 

@@ -5,6 +5,7 @@
 
 pub mod settings;
 pub mod stream;
+pub mod transport;
 pub mod url;
 
 use std::ops::RangeInclusive;

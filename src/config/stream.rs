@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::settings::{MAX_STORAGE_SIZE_RANGE, RETENTION_DAYS_RANGE};
+use super::transport::Transport;
 use super::{FieldError, check_range, url};
 use crate::media::format::VideoCodec;
 
@@ -43,10 +44,14 @@ pub struct StreamConfig {
     pub retention_days: Option<u32>,
     /// Bytes that recordings of this stream may take, beside the setting for all together; 0 for no limit.
     pub max_storage_size: Option<u64>,
+    /// The small feed of the same camera, opened only while somebody looks at it. As secret as `url`;
+    /// `sub_url_masked` is for people.
+    pub sub_url: Option<String>,
+    pub transport: Transport,
 }
 
 /// Any subset of the changeable fields: the body of POST and PUT, each field already in its range.
-/// The url may hold `***` as password, which only a PUT can resolve.
+/// The urls may hold `***` as password, which only a PUT can resolve.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StreamPatch {
     pub name: Option<String>,
@@ -61,6 +66,8 @@ pub struct StreamPatch {
     /// `Some(None)` clears the override.
     pub retention_days: Option<Option<u32>>,
     pub max_storage_size: Option<Option<u64>>,
+    pub sub_url: Option<Option<String>>,
+    pub transport: Option<Transport>,
 }
 
 impl StreamConfig {
@@ -72,25 +79,29 @@ impl StreamConfig {
             return Err(required("name"));
         }
         let url = patch.url.as_deref().ok_or_else(|| required("url"))?;
-        if url::has_masked_password(url) {
-            let what = "the password *** stands for a stored one, and a new stream has none; \
-                        write the password itself (*** as password: %2A%2A%2A)";
-            return Err(FieldError::new("url", what));
+        let sub_url = patch.sub_url.as_ref().and_then(Option::as_deref).unwrap_or_default();
+        for (field, url) in [("url", url), ("sub_url", sub_url)] {
+            if url::has_masked_password(url) {
+                let what = "the password *** stands for a stored one, and a new stream has none; \
+                            write the password itself (*** as password: %2A%2A%2A)";
+                return Err(FieldError::new(field, what));
+            }
         }
         Self::fresh(id).with(patch).checked()
     }
 
     /// This stream with `patch` over it. A `***` password in the patch means the stored one, and that
-    /// only for the same user and host: else a camera's password could be sent to anybody.
+    /// only for the same user and host: else a camera's password could be sent to anybody. In `sub_url`
+    /// it may be the one of `url`, too: it is the same camera.
     pub fn patched(&self, patch: &StreamPatch) -> Result<Self, FieldError> {
         let mut patch = patch.clone();
-        if let Some(new) = patch.url.as_deref().filter(|new| url::has_masked_password(new)) {
-            let known = url::same_user_and_host(new, &self.url)
-                .then(|| url::with_password_of(new, &self.url))
-                .flatten();
-            let what = "the password *** keeps the stored one only while user and host stay as \
-                        they are; write the password itself";
-            patch.url = Some(known.ok_or_else(|| FieldError::new("url", what))?);
+        if let Some(new) = &mut patch.url {
+            resolve("url", new, &[&self.url])?;
+        }
+        if let Some(Some(new)) = &mut patch.sub_url {
+            let stored: Vec<&str> =
+                self.sub_url.as_deref().into_iter().chain([&*self.url]).collect();
+            resolve("sub_url", new, &stored)?;
         }
         self.clone().with(&patch).checked()
     }
@@ -98,6 +109,11 @@ impl StreamConfig {
     /// The url as people may see it: `***` for the password.
     pub fn url_masked(&self) -> String {
         url::mask(&self.url)
+    }
+
+    /// The same of the sub-stream.
+    pub fn sub_url_masked(&self) -> Option<String> {
+        self.sub_url.as_deref().map(url::mask)
     }
 
     fn fresh(id: u32) -> Self {
@@ -114,6 +130,8 @@ impl StreamConfig {
             record: true,
             retention_days: None,
             max_storage_size: None,
+            sub_url: None,
+            transport: Transport::Auto,
         }
     }
 
@@ -131,12 +149,15 @@ impl StreamConfig {
             record: patch.record.unwrap_or(self.record),
             retention_days: patch.retention_days.unwrap_or(self.retention_days),
             max_storage_size: patch.max_storage_size.unwrap_or(self.max_storage_size),
+            sub_url: patch.sub_url.clone().unwrap_or(self.sub_url),
+            transport: patch.transport.unwrap_or(self.transport),
         }
     }
 
     fn checked(self) -> Result<Self, FieldError> {
         check_name(&self.name)?;
-        check_url(&self.url)?;
+        check_url("url", &self.url)?;
+        self.sub_url.as_deref().map_or(Ok(()), |url| check_url("sub_url", url))?;
         check_range("width", self.width.into(), &SIDE_RANGE)?;
         check_range("height", self.height.into(), &SIDE_RANGE)?;
         check_range("fps", self.fps.into(), &FPS_RANGE)?;
@@ -155,7 +176,7 @@ impl fmt::Debug for StreamConfig {
         write!(
             f,
             "stream {} {:?} {:?} enabled={} {}x{}@{} {} priority={} record={} \
-             retention_days={:?} max_storage_size={:?}",
+             retention_days={:?} max_storage_size={:?} sub_url={:?} transport={}",
             self.id,
             self.name,
             self.url_masked(),
@@ -167,7 +188,9 @@ impl fmt::Debug for StreamConfig {
             self.priority,
             self.record,
             self.retention_days,
-            self.max_storage_size
+            self.max_storage_size,
+            self.sub_url_masked(),
+            self.transport.name()
         )
     }
 }
@@ -186,8 +209,24 @@ impl fmt::Debug for StreamPatch {
             .field("record", &self.record)
             .field("retention_days", &self.retention_days)
             .field("max_storage_size", &self.max_storage_size)
+            .field("sub_url", &self.sub_url.as_ref().map(|url| url.as_deref().map(url::mask)))
+            .field("transport", &self.transport)
             .finish()
     }
+}
+
+/// Puts a stored password in the place of each `***` of `new`, from the first of `stored` that has it for the same
+/// user and host.
+fn resolve(field: &'static str, new: &mut String, stored: &[&str]) -> Result<(), FieldError> {
+    if !url::has_masked_password(new) {
+        return Ok(());
+    }
+    let mut same = stored.iter().filter(|old| url::same_user_and_host(new, old));
+    let known = same.find_map(|old| url::with_password_of(new, old));
+    let what = "the password *** keeps the stored one only while user and host stay as \
+                they are; write the password itself";
+    *new = known.ok_or_else(|| FieldError::new(field, what))?;
+    Ok(())
 }
 
 /// The codec with this name in the API.
@@ -233,10 +272,10 @@ pub fn check_name(name: &str) -> Result<(), FieldError> {
     }
 }
 
-/// An error unless `url` is one that a stream can have. No message repeats a part of it: it may be a
-/// password in the wrong place.
-pub fn check_url(url: &str) -> Result<(), FieldError> {
-    let bad = |what: String| Err(FieldError::new("url", what));
+/// An error, with the name of this field, unless `url` is one that a stream can have. No message repeats a part of
+/// it: it may be a password in the wrong place.
+pub fn check_url(field: &'static str, url: &str) -> Result<(), FieldError> {
+    let bad = |what: String| Err(FieldError::new(field, what));
     if url.len() > URL_BYTES_MAX {
         return bad(format!("must be at most {URL_BYTES_MAX} bytes, got {}", url.len()));
     }
@@ -308,7 +347,7 @@ mod tests {
 
     #[track_caller]
     fn check_bad_url(url: &str, part: &str) {
-        let error = check_url(url).expect_err(url);
+        let error = check_url("url", url).expect_err(url);
         assert_eq!(error.field, "url");
         assert!(error.what.contains(part), "{url}: {}", error.what);
     }
@@ -373,7 +412,7 @@ mod tests {
             "testpattern://",
             "testpattern://anything?fps=15",
         ] {
-            assert_eq!(check_url(good), Ok(()), "{good}");
+            assert_eq!(check_url("url", good), Ok(()), "{good}");
         }
         check_bad_url("http://cam/", "rtsp://");
         check_bad_url("rtsp://", "host");
@@ -383,7 +422,7 @@ mod tests {
         check_bad_url("rtsp://admin:se/cret@cam/", "%2F");
         check_bad_url("rtsp://admin%3Apw@cam/", "between user and password");
         check_bad_url("rtsp://admin%3apw@cam/", "between user and password");
-        assert_eq!(check_url("rtsp://admin:p%3Aw@cam/"), Ok(()));
+        assert_eq!(check_url("url", "rtsp://admin:p%3Aw@cam/"), Ok(()));
         check_bad_url(&format!("rtsp://cam/{}", "x".repeat(1024)), "at most 1024 bytes, got 1035");
     }
 
@@ -420,6 +459,33 @@ mod tests {
         let patch = patch("a", "rtsp://u:secret@cam/1");
         let config = StreamConfig::from_patch(0, &patch).expect("ok");
         assert!(!format!("{config:?} {patch:?}").contains("secret"));
+        let patch = StreamPatch { sub_url: Some(Some("rtsp://u:secret@cam/2".into())), ..patch };
+        let config = StreamConfig::from_patch(0, &patch).expect("ok");
+        assert!(!format!("{config:?} {patch:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_sub_stream_has_the_rules_of_the_url_and_may_share_its_password() {
+        let sub = |url: &str| StreamPatch {
+            sub_url: Some(Some(url.to_owned())),
+            ..StreamPatch::default()
+        };
+        let fresh = StreamConfig::from_patch(0, &patch("a", "rtsp://u:one@cam/1")).expect("ok");
+        assert_eq!(fresh.sub_url, None);
+        let masked = fresh.patched(&sub("rtsp://u:***@cam/2")).expect("the password of the url");
+        assert_eq!(masked.sub_url.as_deref(), Some("rtsp://u:one@cam/2"));
+        let other = fresh.patched(&sub("rtsp://v:two@cam/2")).expect("another user");
+        assert_eq!(other.sub_url_masked().as_deref(), Some("rtsp://v:***@cam/2"));
+        let kept = other.patched(&sub("rtsp://v:***@cam/3")).expect("its own password");
+        assert_eq!(kept.sub_url.as_deref(), Some("rtsp://v:two@cam/3"));
+        for bad in ["rtsp://v:***@cam/2", "rtsp://u:***@evil/2", "http://cam/2", ""] {
+            assert_eq!(fresh.patched(&sub(bad)).expect_err(bad).field, "sub_url");
+        }
+        let new = StreamPatch { url: Some("rtsp://cam/1".into()), ..sub("rtsp://u:***@cam/2") };
+        let new = StreamPatch { name: Some("b".into()), ..new };
+        assert_eq!(StreamConfig::from_patch(1, &new).expect_err("nothing stored").field, "sub_url");
+        let gone = StreamPatch { sub_url: Some(None), ..StreamPatch::default() };
+        assert_eq!(kept.patched(&gone).expect("null clears it").sub_url, None);
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use smol::channel::Receiver;
 use smol::future::{or, pending, poll_once, yield_now};
 use smol::{LocalExecutor, Task};
@@ -30,6 +30,7 @@ use crate::http::rate_core::{PeerKey, Rate, RateTable};
 use crate::http::upstream::Upstream;
 use crate::http::viewer::{LiveService, OrderService};
 use crate::nvr::snapshot::SnapshotCell;
+use crate::system::drive::Timer;
 
 /// Open connections: 256 descriptors of the usual 1024, and about 4 KiB each while they wait. Four
 /// addresses can fill it with work, none of them alone.

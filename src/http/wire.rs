@@ -7,7 +7,9 @@ use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Async;
+
+use crate::system::drive::Timer;
 
 /// Pieces of one call; Linux takes 1024 (writev(2)).
 const SLICES_MAX: usize = 256;

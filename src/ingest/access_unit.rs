@@ -117,7 +117,7 @@ pub struct Assembler<C> {
     emitted: Option<u32>,
     has_annex_b: bool,
     units_searched: u8,
-    /// Sizes of the last ordinary and the last key picture.
+    /// What is allocated for an ordinary and for a key picture.
     size_hint: [usize; 2],
     /// How often a bound was hit.
     pub overflows: u64,
@@ -398,9 +398,9 @@ impl<C: NalCodec> Assembler<C> {
         let next = tail.as_ref().map(|tail| data.split_off(tail.at)).unwrap_or_default();
         let next_is_key = tail.as_ref().is_some_and(|tail| tail.is_key);
         if !data.is_empty() {
-            // A quarter more than the last one: frames vary, and growing copies.
-            let hint = (data.len() + data.len() / 4).max(CAPACITY_BYTES_MIN);
-            self.size_hint[usize::from(self.is_key)] = hint;
+            // Growing copies, and frames vary: so the hint is what held the largest of late.
+            let hint = &mut self.size_hint[usize::from(self.is_key)];
+            *hint = (data.len() + data.len() / 8).max(*hint - *hint / 16).max(CAPACITY_BYTES_MIN);
             data.shrink_to_fit();
             out(AccessUnit {
                 format: tail.map_or_else(|| self.codec.format(), |tail| tail.format),

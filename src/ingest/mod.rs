@@ -9,9 +9,12 @@ pub mod depacketize_h264;
 pub mod depacketize_h265;
 pub mod depacketize_mjpeg;
 pub mod depacketize_opus;
+pub mod habits_core;
 pub mod jpeg_header;
 pub mod offset;
 pub mod pattern_core;
+pub mod reorder_core;
+pub mod report_core;
 pub mod rtp;
 pub mod rtsp;
 pub mod rtsp_message;
@@ -22,6 +25,8 @@ pub mod session_tracks;
 pub mod testpattern;
 pub mod timeline;
 pub mod track;
+pub mod udp;
+pub mod udp_core;
 pub mod url;
 
 use std::sync::Arc;
@@ -55,6 +60,8 @@ pub enum SourceEvent {
     Unit(Unit),
     /// Something the owner may want to know, in words, without any secret.
     Advice(String),
+    /// Why the camera's sound is left out; in words, as `Advice`.
+    NoSound(String),
 }
 
 /// Why a source ended, and so what happens next.
@@ -62,7 +69,8 @@ pub enum SourceEvent {
 pub enum IngestError {
     /// The camera refused the user name or password: shown as `error`, tried again every 5 minutes.
     Unauthorized,
-    /// Trying again soon does not help (no such path, no codec that we take): `error`, every 5 minutes.
+    /// Trying again hardly helps (no such path, no codec that we take): `error`, with longer and longer
+    /// pauses, up to 5 minutes.
     Refused { what: String },
     /// Nothing came for this long: reconnect with back-off.
     Silent { timeout: Duration },

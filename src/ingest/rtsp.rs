@@ -11,14 +11,18 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use smol::future::FutureExt;
 
 use super::auth::Auth;
 use super::rtsp_message::ITEM_BYTES_MAX;
 use super::session_core::{End, Memory, SessionCore};
+use super::udp::Sockets;
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent};
+use crate::config::transport::Transport;
+use crate::system::clock;
+use crate::system::drive::Timer;
 
 /// From the name to the open connection.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(10);
@@ -31,8 +35,10 @@ pub const READ_BYTES: usize = 256 << 10;
 pub const GATHER: Duration = Duration::from_millis(40);
 /// Instead, after a read that may have filled the receive window: the camera must not wait for it.
 const GATHER_BUSY: Duration = Duration::from_millis(5);
-/// A read of so many bytes is one: the window starts at 64 KiB.
+/// A read of fewer bytes is none, for the window starts at 64 KiB; a larger one is if it took this share of the
+/// receive buffer, of which the window is half.
 const BUSY_BYTES: usize = 48 << 10;
+const BUSY_SHARE: (usize, usize) = (3, 8);
 /// Moments without a byte before the socket is asked to tell when there are some: a camera of one
 /// picture per second shall not wake us 25 times.
 const IDLE_GATHERS_MAX: u32 = 4;
@@ -53,31 +59,48 @@ thread_local! {
 
 type Sink<'a> = &'a mut dyn FnMut(SourceEvent);
 
+/// What to connect to.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub url: &'a str,
+    pub transport: Transport,
+}
+
+impl<'a> From<&'a str> for Target<'a> {
+    fn from(url: &'a str) -> Self {
+        Self { url, transport: Transport::Auto }
+    }
+}
+
 /// Runs one session from connecting to its end. While `is_watched`, packets are read as they come, for
 /// live view must not wait for a common moment. Reconnecting is up to the caller, by what the error
 /// says; `Ok` comes only after `stop`, which lets the camera know. Dropping the future is fine, too;
 /// then the camera learns it from the closed connection.
 pub async fn run(
-    url: &str,
+    target: impl Into<Target<'_>>,
     sink: Sink<'_>,
     is_watched: &dyn Fn() -> bool,
     stop: impl Future<Output = ()>,
 ) -> Result<(), IngestError> {
+    let Target { url, transport } = target.into();
     let mut target = RtspUrl::parse(url).map_err(|what| IngestError::Refused { what })?;
-    let mut memory = new_memory(&target);
+    let mut memory = new_memory(&target, transport);
     let mut stop = pin!(stop);
     let (mut redirects, mut again) = (0, 0);
     loop {
         let Some(stream) = connect(&target, stop.as_mut()).await? else { return Ok(()) };
-        let core = SessionCore::new(target.clone(), memory, Instant::now());
-        let mut session = Session { stream, core, unparsed: Vec::new() };
+        let mut core = SessionCore::new(target.clone(), memory, Instant::now());
+        core.set_wall(Instant::now(), clock::wall_ms());
+        let mut session = Session { stream, core, unparsed: Vec::new(), udp: None };
         let ended = session.run(sink, is_watched, stop.as_mut()).await;
         session.core.finish(sink);
         let Err(end) = ended else {
             session.say_goodbye().await;
             return Ok(());
         };
-        log::debug!("RTSP session over, dropped: {:?}", session.core.counters());
+        let strangers = session.udp.as_ref().map_or(0, |udp| udp.strangers);
+        let counters = session.core.counters();
+        log::debug!("RTSP session over, dropped: {counters:?}, {strangers} from others");
         match end {
             End::Failed(error) => {
                 session.part();
@@ -89,7 +112,7 @@ pub async fn run(
                     let what = format!("camera redirects more than {REDIRECTS_MAX} times");
                     return Err(IngestError::Refused { what });
                 }
-                memory = new_memory(&url);
+                memory = new_memory(&url, transport);
                 target = url;
             }
             End::Again => {
@@ -104,10 +127,16 @@ pub async fn run(
     }
 }
 
-fn new_memory(url: &RtspUrl) -> Memory {
+fn new_memory(url: &RtspUrl, transport: Transport) -> Memory {
     // A client nonce that can be guessed is no worse than Digest without one.
     let seed = getrandom::u64().unwrap_or(0);
-    Memory { auth: Auth::new(url.credentials.clone(), seed), skips_audio: false }
+    Memory {
+        auth: Auth::new(url.credentials.clone(), seed),
+        skips_audio: false,
+        needs_get_parameter: false,
+        transport,
+        refuses_tcp: false,
+    }
 }
 
 /// `None`: stopped before there was a connection.
@@ -195,6 +224,8 @@ struct Session {
     core: SessionCore,
     /// The begin of an item whose rest is still to come.
     unparsed: Vec<u8>,
+    /// Where the session goes over UDP.
+    udp: Option<Sockets>,
 }
 
 impl Session {
@@ -224,15 +255,24 @@ impl Session {
             if let Wake::Stop = self.wait(wait, &mut timer, stop.as_mut()).await {
                 return Ok(());
             }
-            let read = self.receive(sink)?;
+            let read = self.receive(sink)? + self.receive_udp(sink)?;
             idle = if read == 0 { idle + 1 } else { 0 };
             wait = match read {
-                _ if !self.core.is_playing() || is_watched() => Wait::Readable,
+                _ if !self.core.is_playing() || is_watched() || self.udp.is_some() => {
+                    Wait::Readable
+                }
                 0 if idle >= IDLE_GATHERS_MAX => Wait::Readable,
-                BUSY_BYTES.. => Wait::Moment(GATHER_BUSY),
+                BUSY_BYTES.. if self.may_have_filled_window(read) => Wait::Moment(GATHER_BUSY),
                 _ => Wait::Moment(GATHER),
             };
         }
+    }
+
+    /// Linux lets the buffer grow with what comes, so that a keyframe soon fits into it.
+    fn may_have_filled_window(&self, read: usize) -> bool {
+        let (part, of) = BUSY_SHARE;
+        let buffer = rustix::net::sockopt::socket_recv_buffer_size(self.stream.get_ref());
+        buffer.map_or(true, |bytes| read >= bytes / of * part)
     }
 
     async fn wait(
@@ -242,13 +282,14 @@ impl Session {
         mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Wake {
         let wants_send = !self.core.output().is_empty();
-        let stream = &self.stream;
+        let (stream, udp) = (&self.stream, &self.udp);
         poll_fn(|cx| {
             if stop.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Wake::Stop);
             }
             let is_ready = wait == Wait::Readable
                 && (stream.poll_readable(cx).is_ready()
+                    || udp.as_ref().is_some_and(|udp| udp.poll_readable(cx).is_ready())
                     || wants_send && stream.poll_writable(cx).is_ready());
             if is_ready || Pin::new(&mut *timer).poll(cx).is_ready() {
                 return Poll::Ready(Wake::Ready);
@@ -313,6 +354,35 @@ impl Session {
             self.unparsed.extend_from_slice(&bytes[used..]);
             Ok(read)
         })
+    }
+
+    /// The same for UDP, where the session goes that way. Returns how many packets there were.
+    fn receive_udp(&mut self, sink: Sink<'_>) -> Result<usize, End> {
+        if self.core.wants_ports() {
+            self.bind().map_err(|error| {
+                End::Failed(connection_error("no port for UDP is free", &error))
+            })?;
+        }
+        let Some(udp) = &mut self.udp else { return Ok(0) };
+        let core = &mut self.core;
+        let packets = READ_BUFFER.with_borrow_mut(|buffer| {
+            udp.receive(buffer, |track, is_control, bytes| {
+                core.datagram(track, is_control, bytes, Instant::now(), sink)
+            })
+        })?;
+        for (track, port, report) in core.reports(Instant::now()) {
+            udp.send_control(track, port, &report);
+        }
+        Ok(packets)
+    }
+
+    fn bind(&mut self) -> io::Result<()> {
+        let camera = self.stream.get_ref().peer_addr()?.ip();
+        let sockets = Sockets::bind(camera, getrandom::u32().unwrap_or(0))?;
+        let ssrc = getrandom::u32().unwrap_or(1);
+        self.core.set_ports(sockets.ports(), ssrc, Instant::now());
+        self.udp = Some(sockets);
+        Ok(())
     }
 
     fn closed(&mut self, error: &io::Error) -> End {

@@ -2,6 +2,7 @@
 //!
 //! In here: OPTIONS, DESCRIBE, SETUP, PLAY, keep-alive, watchdogs, what answers mean, which frame is
 //! whose. Not in here: the socket and the timer (`rtsp.rs`), text of headers (`session_setup.rs`).
+//! Over 600 lines because one state machine is read at one go.
 //! Invariant S1: no input makes it panic, send without bound, or show a password.
 
 use std::time::{Duration, Instant};
@@ -10,8 +11,10 @@ use super::auth::Auth;
 use super::rtsp_message::{self as wire, BadMessage, Item, Message, Parser, Start};
 use super::session_setup::{self as setup, TIMEOUT_DEFAULT};
 use super::session_tracks::{Counters, Frame, Placed, Tracks};
+use super::udp_core::{TRACKS, UdpCore};
 use super::url::RtspUrl;
 use super::{IngestError, SourceEvent, sdp};
+use crate::config::transport::Transport;
 
 /// How long the sound may go on after the video's good-bye.
 const BYE_WAIT: Duration = Duration::from_millis(500);
@@ -51,6 +54,12 @@ pub struct Memory {
     pub auth: Auth,
     /// The camera hung up on the SETUP of the audio.
     pub skips_audio: bool,
+    /// It let the session die though OPTIONS came in time: GET_PARAMETER must keep it, listed or not.
+    pub needs_get_parameter: bool,
+    /// As configured.
+    pub transport: Transport,
+    /// It answered 461 to RTP over TCP.
+    pub refuses_tcp: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +102,16 @@ pub struct SessionCore {
     has_get_parameter: bool,
     has_range: bool,
     tracks: Tracks,
+    /// Once there are ports.
+    udp: Option<UdpCore>,
     played_at: Option<Instant>,
     advice_given: u32,
+    /// Advice from before `Started`, which begins a new list.
+    early_advice: heapless::Vec<String, 4>,
+    /// When bytes or a timer came last.
+    seen_at: Instant,
+    /// The recorder's clock at a moment, in Unix milliseconds.
+    wall: Option<(Instant, i64)>,
 }
 
 type Out<'a> = &'a mut dyn FnMut(SourceEvent);
@@ -105,6 +122,7 @@ impl SessionCore {
         let mut core = Self {
             base: url.request.clone(),
             url,
+            has_get_parameter: memory.needs_get_parameter,
             memory,
             parser: Parser::default(),
             output: Vec::new(),
@@ -114,15 +132,23 @@ impl SessionCore {
             asked_at: now,
             session: None,
             timeout: TIMEOUT_DEFAULT,
-            has_get_parameter: false,
             has_range: true,
             tracks: Tracks::default(),
+            udp: None,
             bye_at: None,
             played_at: None,
             advice_given: 0,
+            early_advice: heapless::Vec::new(),
+            seen_at: now,
+            wall: None,
         };
         core.ask("OPTIONS", core.url.request.clone(), now);
         core
+    }
+
+    /// Tells the recorder's own clock, in Unix milliseconds, to judge the camera's by.
+    pub fn set_wall(&mut self, now: Instant, wall_ms: i64) {
+        self.wall = Some((now, wall_ms));
     }
 
     /// Bytes to be sent; the shell takes from the front what it sent.
@@ -137,7 +163,8 @@ impl SessionCore {
 
     /// What was dropped so far.
     pub fn counters(&self) -> Counters {
-        self.tracks.counters()
+        let (late, overflows) = self.udp.as_ref().map_or((0, 0), UdpCore::late);
+        Counters { packets_late: late, waits_cut: overflows, ..self.tracks.counters() }
     }
 
     /// The connection ended; what the next one may know.
@@ -161,9 +188,55 @@ impl SessionCore {
         }
     }
 
+    /// Whether the session cannot go on without ports for UDP.
+    pub fn wants_ports(&self) -> bool {
+        self.step == Step::SetupVideo && self.pending.is_none() && self.udp.is_none()
+    }
+
+    /// Tells our ports for RTP, each with one for RTCP behind it, and our name in reports.
+    pub fn set_ports(&mut self, ports: [u16; TRACKS], ssrc: u32, now: Instant) {
+        self.udp = Some(UdpCore::new(ports, ssrc, now));
+        self.set_up_video(now);
+    }
+
+    /// Takes a packet of UDP: of track 0, the video, or 1; RTP, or RTCP if `is_control`.
+    pub fn datagram(
+        &mut self,
+        track: usize,
+        is_control: bool,
+        bytes: &[u8],
+        now: Instant,
+        out: Out<'_>,
+    ) -> Result<(), End> {
+        let Some(udp) = &mut self.udp else { return Ok(()) };
+        let channel = udp_channel(track);
+        if is_control {
+            udp.note_control(track, bytes, now);
+            return self.frame(channel + 1, bytes, now, out);
+        }
+        if udp.is_next(track, bytes, now) {
+            self.frame(channel, bytes, now, out)?;
+        }
+        self.drain(track, now, out)
+    }
+
+    /// Packets that waited for one that came, or will not come.
+    fn drain(&mut self, track: usize, now: Instant, out: Out<'_>) -> Result<(), End> {
+        while let Some(bytes) = self.udp.as_mut().and_then(|udp| udp.pop(track, now)) {
+            self.frame(udp_channel(track), &bytes, now, out)?;
+        }
+        Ok(())
+    }
+
+    /// Receiver reports that are due: track, the camera's port, bytes.
+    pub fn reports(&mut self, now: Instant) -> heapless::Vec<(usize, u16, Vec<u8>), TRACKS> {
+        self.udp.as_mut().map(|udp| udp.reports(now)).unwrap_or_default()
+    }
+
     /// Takes what the camera sent. Returns how many bytes were used; the rest comes again in front of
     /// what follows.
     pub fn receive(&mut self, bytes: &[u8], now: Instant, out: Out<'_>) -> Result<usize, End> {
+        self.seen_at = now;
         let mut used = 0;
         while let Some((item, size)) =
             self.parser.parse(&bytes[used..], self.tracks.signatures())?
@@ -190,7 +263,15 @@ impl SessionCore {
         if matches!(self.step, Step::Teardown | Step::Over) {
             return Ok(now + ANSWER_WAIT);
         }
+        self.seen_at = now;
+        while let Some(advice) = self.tracks.advice(now) {
+            self.advise(advice, out);
+        }
         let mut wait_until = now + ANSWER_WAIT;
+        if self.udp.is_some() {
+            (0..TRACKS).try_for_each(|track| self.drain(track, now, out))?;
+            wait_until = self.udp.as_ref().map_or(wait_until, |udp| wait_until.min(udp.due_at()));
+        }
         let is_playing = matches!(self.step, Step::Playing);
         if let Some(pending) = &self.pending
             && !is_playing
@@ -241,7 +322,20 @@ impl SessionCore {
             self.memory.skips_audio = true;
             return End::Again;
         }
+        if self.is_dropped_in_spite_of_options() {
+            self.memory.needs_get_parameter = true;
+            return End::Again;
+        }
         lost(what)
+    }
+
+    /// Whether the session died at its timeout though it was kept by OPTIONS (quirk 2: EvoStream answers
+    /// them and does not count them).
+    fn is_dropped_in_spite_of_options(&self) -> bool {
+        let Some(played_at) = self.played_at else { return false };
+        let lived = self.seen_at.saturating_duration_since(played_at);
+        let is_at_timeout = lived >= self.timeout * 3 / 4 && lived <= self.timeout * 3 / 2;
+        is_at_timeout && self.step == Step::Playing && !self.has_get_parameter
     }
 
     /// Sends a request with the headers that its method needs.
@@ -271,6 +365,9 @@ impl SessionCore {
     }
 
     fn transport_asked(&self) -> String {
+        if let Some(udp) = &self.udp {
+            return udp.transport(usize::from(self.step == Step::SetupAudio));
+        }
         let channel = self.channel_asked();
         format!("RTP/AVP/TCP;unicast;interleaved={channel}-{}", u16::from(channel) + 1)
     }
@@ -372,13 +469,15 @@ impl SessionCore {
             return Err(self.redirect(message));
         }
         if let Some((id, timeout)) = message.field("Session").and_then(setup::parse_session) {
-            (self.session, self.timeout) = (Some(id), timeout);
+            // Many say the timeout once, in the answer to SETUP.
+            (self.session, self.timeout) = (Some(id), timeout.unwrap_or(self.timeout));
         }
         let is_ok = (200..300).contains(&status);
         match self.step {
             Step::Options => self.options_answered(message, now),
             Step::Describe if is_ok => self.described(message, now, out)?,
             Step::SetupVideo if is_ok => self.video_set_up(message, now)?,
+            Step::SetupVideo if status == 461 => self.change_transport(now)?,
             Step::SetupAudio => self.audio_set_up(message, is_ok, now, out),
             Step::Play if is_ok => self.played(message, now, out),
             // Quirk: cameras that know no ranges; then there is nothing to be said about it.
@@ -387,7 +486,12 @@ impl SessionCore {
                 self.ask("PLAY", self.base.clone(), now);
             }
             Step::Playing => self.kept_alive(&pending, status)?,
-            _ => return Err(End::Failed(setup::refusal(pending.method, status))),
+            _ => {
+                if let Some(advice) = setup::advice_of(pending.method, status) {
+                    out(SourceEvent::Advice(advice));
+                }
+                return Err(End::Failed(setup::refusal(pending.method, status)));
+            }
         }
         Ok(())
     }
@@ -413,29 +517,59 @@ impl SessionCore {
         let chosen = setup::choose(&description, &base).map_err(End::Failed)?;
         let session = sdp::join_control(&base, description.control.as_deref());
         self.base = RtspUrl::parse(&session).map_or(session, |url| url.request);
-        if let Some(advice) = chosen.advice {
-            self.advise(advice, out);
+        if let Some(why) = chosen.no_sound {
+            out(SourceEvent::NoSound(why));
         }
         let audio = chosen.audio.filter(|_| !self.memory.skips_audio);
         if self.memory.skips_audio {
-            self.advise("camera hangs up when asked for sound: recording without".to_owned(), out);
+            let why = "camera hangs up when asked for sound: recording without";
+            out(SourceEvent::NoSound(why.to_owned()));
         }
-        let video_url = chosen.video.1.clone();
-        self.tracks.video = Some(Placed::new(chosen.video));
+        let mut video = Placed::new(chosen.video);
+        if let Some((at, wall_ms)) = self.wall {
+            video.track.habits.set_wall(at, wall_ms);
+        }
+        self.tracks.video = Some(video);
         self.tracks.audio = audio.map(Placed::new);
         self.step = Step::SetupVideo;
-        self.ask("SETUP", video_url, now);
+        self.set_up_video(now);
+        Ok(())
+    }
+
+    /// Asks, if ports are there where they are needed.
+    fn set_up_video(&mut self, now: Instant) {
+        let is_udp = self.memory.transport == Transport::Udp || self.memory.refuses_tcp;
+        let url = self.tracks.video.as_ref().map(|video| video.url.clone());
+        if let Some(url) = url.filter(|_| !is_udp || self.udp.is_some()) {
+            self.ask("SETUP", url, now);
+        }
+    }
+
+    /// The camera refuses this transport (quirk 23): the other one, on the same connection, if it may be.
+    fn change_transport(&mut self, now: Instant) -> Result<(), End> {
+        if self.memory.transport != Transport::Auto || self.memory.refuses_tcp {
+            return Err(End::Failed(setup::no_transport(self.memory.transport)));
+        }
+        self.memory.refuses_tcp = true;
+        self.set_up_video(now);
         Ok(())
     }
 
     fn video_set_up(&mut self, message: &Message, now: Instant) -> Result<(), End> {
         let transport = message.field("Transport");
-        if setup::is_udp(transport) {
-            return Err(End::Failed(setup::refusal("SETUP", 461)));
+        if !setup::is_granted(transport, self.udp.is_some()) {
+            return self.change_transport(now);
         }
-        let channel = setup::parse_channel(transport, self.channel_asked());
+        let channel = match self.udp {
+            Some(_) => udp_channel(0),
+            None => setup::parse_channel(transport, self.channel_asked()),
+        };
         if let Some(video) = &mut self.tracks.video {
             video.channel = channel;
+            if let Some(udp) = &mut self.udp {
+                let port = setup::parse_control_port(transport);
+                udp.set_up(0, video.track.stream.clock_rate, port);
+            }
         }
         match &self.tracks.audio {
             Some(audio) => {
@@ -450,14 +584,21 @@ impl SessionCore {
 
     fn audio_set_up(&mut self, message: &Message, is_ok: bool, now: Instant, out: Out<'_>) {
         let transport = message.field("Transport");
-        if is_ok && !setup::is_udp(transport) {
-            let channel = setup::parse_channel(transport, self.channel_asked());
+        if is_ok && setup::is_granted(transport, self.udp.is_some()) {
+            let channel = match self.udp {
+                Some(_) => udp_channel(1),
+                None => setup::parse_channel(transport, self.channel_asked()),
+            };
             if let Some(audio) = &mut self.tracks.audio {
                 audio.channel = channel;
+                if let Some(udp) = &mut self.udp {
+                    let port = setup::parse_control_port(transport);
+                    udp.set_up(1, audio.track.stream.clock_rate, port);
+                }
             }
         } else {
             self.tracks.audio = None;
-            self.advise("camera refuses its sound: recording without".to_owned(), out);
+            out(SourceEvent::NoSound("camera refuses its sound: recording without".to_owned()));
         }
         self.play(now);
     }
@@ -487,6 +628,9 @@ impl SessionCore {
             let video = self.tracks.video.as_mut().and_then(|video| video.track.format());
             let audio = self.tracks.audio.as_ref().and_then(|audio| audio.track.format().cloned());
             out(SourceEvent::Started { video, audio });
+            for text in std::mem::take(&mut self.early_advice) {
+                out(SourceEvent::Advice(text));
+            }
         }
     }
 
@@ -540,10 +684,18 @@ impl SessionCore {
 
     fn advise(&mut self, text: String, out: Out<'_>) {
         self.advice_given += 1;
-        if self.advice_given <= ADVICE_MAX {
+        if self.played_at.is_none() {
+            // Four fit: one each for sound that is unknown, refused, or hung up on.
+            let _ = self.early_advice.push(text);
+        } else if self.advice_given <= ADVICE_MAX {
             out(SourceEvent::Advice(text));
         }
     }
+}
+
+/// The channel that stands for a track over UDP.
+fn udp_channel(track: usize) -> u8 {
+    if track == 0 { 0 } else { 2 }
 }
 
 #[cfg(test)]

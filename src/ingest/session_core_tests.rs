@@ -23,7 +23,13 @@ struct Talk {
 fn memory(credentials: bool) -> Memory {
     let url = RtspUrl::parse("rtsp://user:secret@cam/1").unwrap();
     let auth = Auth::new(url.credentials.filter(|_| credentials), 1);
-    Memory { auth, skips_audio: false }
+    Memory {
+        auth,
+        skips_audio: false,
+        needs_get_parameter: false,
+        transport: Transport::Auto,
+        refuses_tcp: false,
+    }
 }
 
 impl Talk {
@@ -109,7 +115,7 @@ impl Talk {
     fn advice(&self) -> Vec<&str> {
         let mut found = Vec::new();
         for event in &self.events {
-            if let SourceEvent::Advice(text) = event {
+            if let SourceEvent::Advice(text) | SourceEvent::NoSound(text) = event {
                 found.push(text.as_str());
             }
         }
@@ -393,6 +399,7 @@ fn a_camera_that_hangs_up_on_its_sound_is_asked_without() {
     talk.describe(SDP).unwrap();
     talk.core.output().clear();
     talk.turn(200, "Session: 1\r\n", "PLAY");
+    talk.answer(200, "").unwrap();
     assert_eq!(talk.advice(), ["camera hangs up when asked for sound: recording without"]);
 }
 
@@ -406,7 +413,7 @@ fn refused_sound_does_not_stop_the_video() {
     talk.turn(400, "", "PLAY");
     talk.answer(200, "").unwrap();
     assert_eq!(talk.advice(), ["camera refuses its sound: recording without"]);
-    assert!(matches!(talk.events[1], SourceEvent::Started { audio: None, .. }));
+    assert!(matches!(talk.events[0], SourceEvent::Started { audio: None, .. }));
 }
 
 #[track_caller]
@@ -433,8 +440,46 @@ fn tcp_refused_is_said_so() {
     let mut talk = Talk::new();
     talk.answer(200, "").unwrap();
     talk.describe(SDP).unwrap();
-    let want = "Err(Failed(Refused { what: \"camera refuses RTP over TCP (461)\" }))";
+    talk.core.output().clear();
+    talk.answer(461, "").unwrap();
+    assert!(talk.core.wants_ports());
+    talk.core.set_ports([28_000, 28_010], 7, talk.now);
+    let sent = talk.expect("SETUP");
+    assert!(sent.contains("Transport: RTP/AVP;unicast;client_port=28000-28001\r\n"), "{sent}");
+    let want = "Err(Failed(Refused { what: \"camera refuses RTP over TCP and over UDP (461)\" }))";
     assert_eq!(format!("{:?}", talk.answer(461, "")), want);
+}
+
+#[test]
+fn packets_over_udp_are_put_in_order_and_reported() {
+    let mut talk = Talk::with(Memory { transport: Transport::Udp, ..memory(false) });
+    talk.answer(200, "").unwrap();
+    talk.describe(SDP).unwrap();
+    talk.core.output().clear();
+    talk.core.set_ports([28_000, 28_010], 7, talk.now);
+    talk.expect("SETUP");
+    let answer = "Session: 1\r\nTransport: RTP/AVP;unicast;server_port=5000-5001\r\n";
+    let sent = talk.turn(200, answer, "SETUP");
+    assert!(sent.contains("client_port=28010-28011"), "{sent}");
+    talk.turn(200, answer, "PLAY");
+    talk.answer(200, "").unwrap();
+    for n in [0, 1, 3, 2, 2, 5, 6, 7, 8, 9] {
+        talk.now += Duration::from_millis(40);
+        let (core, events) = (&mut talk.core, &mut talk.events);
+        let packet = rtp(n, 96, IDR);
+        core.datagram(0, false, &packet, talk.now, &mut |event| events.push(event)).unwrap();
+        core.poll(talk.now, &mut |event| events.push(event)).unwrap();
+    }
+    let units = talk.units();
+    assert!(units.len() >= 7 && units.is_sorted_by(|a, b| a.1 < b.1), "{units:?}");
+    let damaged =
+        |event: &&SourceEvent| matches!(event, SourceEvent::Unit(unit) if unit.is_damaged);
+    let damaged = talk.events.iter().filter(damaged).count();
+    // The one before may have lost its end.
+    assert!((1..=2).contains(&damaged), "4 is missing: {damaged}");
+    let reports = talk.core.reports(talk.now + Duration::from_secs(5));
+    assert_eq!(reports.len(), 1);
+    assert_eq!((reports[0].0, reports[0].1, reports[0].2.len()), (0, 5001, 52));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::IngestError;
 use super::sdp::{self, Description, Kind, Media};
 use super::track::{AudioTrack, VideoTrack};
 use super::url::RtspUrl;
+use crate::config::transport::Transport;
 
 /// RFC 2326 section 12.37: a session lives this long unless the camera says otherwise.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
@@ -25,7 +26,7 @@ const NAME_CHARS_MAX: usize = 24;
 pub struct Chosen {
     pub video: (VideoTrack, String),
     pub audio: Option<(AudioTrack, String)>,
-    pub advice: Option<String>,
+    pub no_sound: Option<String>,
 }
 
 /// Chooses the first video and the first audio that can be taken. Others are left alone (quirk 18).
@@ -51,10 +52,10 @@ pub fn choose(description: &Description, base: &str) -> Result<Chosen, IngestErr
         track.map(|track| (track, url(media)))
     });
     let unknown = media_of(Kind::Audio).next().filter(|_| audio.is_none());
-    let advice = unknown.map(|media| {
+    let no_sound = unknown.map(|media| {
         format!("audio codec {} is not supported: recording without sound", codec_name(media))
     });
-    Ok(Chosen { video, audio, advice })
+    Ok(Chosen { video, audio, no_sound })
 }
 
 /// A codec's name as the camera spells it, made fit for people.
@@ -74,7 +75,6 @@ fn refused(what: String) -> IngestError {
 /// What an answer other than 200, 401 and a redirect means for the session.
 pub fn refusal(method: &str, status: u16) -> IngestError {
     let what = match (method, status) {
-        (_, 461) => "camera refuses RTP over TCP (461)".to_owned(),
         ("DESCRIBE", 404 | 410) => format!("no such path on the camera ({status})"),
         ("DESCRIBE", 403) => "camera forbids access to this path (403)".to_owned(),
         ("DESCRIBE", 406 | 415 | 451 | 501 | 551) => {
@@ -89,8 +89,9 @@ pub fn refusal(method: &str, status: u16) -> IngestError {
     refused(what)
 }
 
-/// Session identifier and its timeout, from a `Session` header. `None`: there is no identifier.
-pub fn parse_session(value: &str) -> Option<(String, Duration)> {
+/// Session identifier, and the timeout if there is one, from a `Session` header. `None`: there is no
+/// identifier.
+pub fn parse_session(value: &str) -> Option<(String, Option<Duration>)> {
     let mut parts = value.split(';').map(str::trim);
     let id = parts.next().filter(|id| !id.is_empty() && id.len() <= SESSION_BYTES_MAX)?;
     let timeout = parts.find_map(|part| {
@@ -98,8 +99,7 @@ pub fn parse_session(value: &str) -> Option<(String, Duration)> {
         let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
         value.trim().parse().ok().filter(|_| is_timeout).map(Duration::from_secs)
     });
-    let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT).clamp(TIMEOUT_MIN, TIMEOUT_MAX);
-    Some((id.to_owned(), timeout))
+    Some((id.to_owned(), timeout.map(|timeout| timeout.clamp(TIMEOUT_MIN, TIMEOUT_MAX))))
 }
 
 /// The channel for RTP that a `Transport` header gives; cameras give others than asked for, one
@@ -111,8 +111,50 @@ pub fn parse_channel(transport: Option<&str>, asked: u8) -> u8 {
     ids.and_then(|(_, ids)| ids.split('-').next()?.trim().parse().ok()).unwrap_or(asked)
 }
 
+/// What the owner may do about a refusal, if it is of this kind (quirk 9).
+pub fn advice_of(method: &str, status: u16) -> Option<String> {
+    let is_full = status == 453 || status == 503 && matches!(method, "SETUP" | "PLAY");
+    is_full.then(|| {
+        format!(
+            "the camera has no session left ({status}): many allow two at once, so close other programs that \
+             watch it, or let them watch this recorder instead"
+        )
+    })
+}
+
+/// The port for RTCP that a `Transport` header gives.
+pub fn parse_control_port(transport: Option<&str>) -> Option<u16> {
+    let params = transport.unwrap_or("").split([';', ',']);
+    let mut params = params.filter_map(|param| param.trim().split_once('='));
+    let (_, ports) = params.find(|(name, _)| name.trim().eq_ignore_ascii_case("server_port"))?;
+    let (rtp, rtcp) = ports.split_once('-').unwrap_or((ports, ""));
+    let next = || rtp.trim().parse::<u16>().ok()?.checked_add(1);
+    rtcp.trim().parse().ok().or_else(next).filter(|&port: &u16| port > 0)
+}
+
+/// Why no transport is left.
+pub fn no_transport(transport: Transport) -> IngestError {
+    refused(match transport {
+        Transport::Auto => "camera refuses RTP over TCP and over UDP (461)".to_owned(),
+        Transport::Tcp => {
+            "camera refuses RTP over TCP (461); its transport auto or udp may work".to_owned()
+        }
+        Transport::Udp => {
+            "camera refuses RTP over UDP (461); its transport auto or tcp may work".to_owned()
+        }
+    })
+}
+
+/// Whether the answer to SETUP grants what was asked for; what says nothing does.
+pub fn is_granted(transport: Option<&str>, is_udp_asked: bool) -> bool {
+    match is_udp_asked {
+        true => !transport.is_some_and(|t| t.contains("interleaved")),
+        false => !is_udp(transport),
+    }
+}
+
 /// Whether a camera answers the wish for TCP with UDP ports.
-pub fn is_udp(transport: Option<&str>) -> bool {
+fn is_udp(transport: Option<&str>) -> bool {
     transport.is_some_and(|t| t.contains("server_port=") && !t.contains("interleaved"))
 }
 
@@ -156,7 +198,7 @@ mod tests {
         .unwrap();
         assert_eq!(chosen.video.1, "rtsp://c/s/track%201");
         assert_eq!(chosen.audio.unwrap().1, "rtsp://c/s/3");
-        assert_eq!(chosen.advice, None);
+        assert_eq!(chosen.no_sound, None);
     }
 
     #[test]
@@ -170,22 +212,23 @@ mod tests {
         );
         assert_eq!(why("m=audio 0 RTP/AVP 8\n"), "the stream has no video");
         let g726 = "m=video 0 RTP/AVP 26\nm=audio 0 RTP/AVP 97\na=rtpmap:97 G726-32/8000\n";
-        let advice = choose_from(g726).unwrap().advice.unwrap();
+        let advice = choose_from(g726).unwrap().no_sound.unwrap();
         assert_eq!(advice, "audio codec G726-32 is not supported: recording without sound");
     }
 
     #[test]
     fn sessions_have_a_sane_timeout() {
         let check = |value, id: &str, seconds| {
-            let want = Some((id.to_owned(), Duration::from_secs(seconds)));
+            let seconds: Option<u64> = seconds;
+            let want = Some((id.to_owned(), seconds.map(Duration::from_secs)));
             assert_eq!(parse_session(value), want, "{value}");
         };
-        check("12;timeout=10", "12", 10);
-        check(" 12 ; Timeout = 30 ", "12", 30);
-        check("12", "12", 60);
-        check("12;timeout=0", "12", 4);
-        check("12;timeout=x", "12", 60);
-        check("12;timeout=99999999999", "12", 120);
+        check("12;timeout=10", "12", Some(10));
+        check(" 12 ; Timeout = 30 ", "12", Some(30));
+        check("12", "12", None);
+        check("12;timeout=0", "12", Some(4));
+        check("12;timeout=x", "12", None);
+        check("12;timeout=99999999999", "12", Some(120));
         assert_eq!(parse_session(";timeout=5"), None);
     }
 
@@ -201,8 +244,15 @@ mod tests {
         {
             check(text, 2);
         }
+        let port = |text| parse_control_port(Some(text));
+        assert_eq!(port("RTP/AVP;client_port=1-2;server_port=30-31"), Some(31));
+        assert_eq!(port("RTP/AVP;server_port=30"), Some(31));
+        assert_eq!(port("RTP/AVP;server_port=65535"), None);
+        assert_eq!(port("RTP/AVP;server_port=a-0"), None);
         assert!(is_udp(Some("RTP/AVP;unicast;client_port=1-2;server_port=3-4")));
         assert!(!is_udp(Some("RTP/AVP/TCP;unicast;interleaved=0-1")));
+        assert!(is_granted(None, true) && is_granted(None, false));
+        assert!(!is_granted(Some("RTP/AVP/TCP;unicast;interleaved=0-1"), true));
     }
 
     #[test]
@@ -220,7 +270,6 @@ mod tests {
         assert!(matches!(refusal("DESCRIBE", 404), IngestError::Refused { .. }));
         assert!(matches!(refusal("DESCRIBE", 503), IngestError::Connection { .. }));
         assert!(matches!(refusal("SETUP", 404), IngestError::Connection { .. }));
-        assert_eq!(refusal("SETUP", 461).to_string(), "camera refuses RTP over TCP (461)");
     }
 
     proptest! {

@@ -35,6 +35,10 @@ pub struct Counters {
     pub junk_bytes: u64,
     /// Audio frames that could not be used, or were too many for one packet.
     pub audio_dropped: u64,
+    /// Packets over UDP that came twice, or after the wait for them.
+    pub packets_late: u64,
+    /// How often a bound ended the wait for a packet.
+    pub waits_cut: u64,
 }
 
 /// A track with its place on the connection.
@@ -142,6 +146,9 @@ impl Tracks {
             })
         };
         let [video, audio] = self.streams().map(is_of);
+        if let Some(placed) = &mut self.video {
+            placed.track.habits.note_clock(report.ntp, now);
+        }
         let report = Report { ntp: report.ntp, timestamp: report.timestamp, at: now };
         match (video, audio) {
             (true, false) => self.offset.note(0, report),
@@ -259,6 +266,11 @@ impl Tracks {
         if let Some(video) = &mut self.video {
             video.track.finish(&mut self.origin, out);
         }
+    }
+
+    /// What the owner can mend, one by one, each once.
+    pub fn advice(&mut self, now: Instant) -> Option<String> {
+        self.video.as_mut()?.track.habits.advice(now)
     }
 
     /// Bytes were lost. True for the first time.

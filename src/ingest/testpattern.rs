@@ -13,7 +13,6 @@ use openh264::encoder::{
 };
 use openh264::formats::YUVSlices;
 use openh264::{OpenH264API, Timestamp};
-use smol::Timer;
 
 pub use super::pattern_core::PatternRequest;
 use super::pattern_core::{Code, LeftOut, Painter, Picture, Plan, Schedule};
@@ -22,6 +21,7 @@ use crate::media::format::VideoFormat;
 use crate::media::packet::Track;
 use crate::media::{h264, nal};
 use crate::system::clock;
+use crate::system::drive::Timer;
 use crate::system::pool::{Pool, PoolError};
 
 /// Delivers the pattern until `stop`. The track and its format come with the first picture; an error is

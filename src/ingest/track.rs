@@ -19,6 +19,7 @@ use super::depacketize_h264::{self as in_h264, H264};
 use super::depacketize_h265::{self as in_h265, H265};
 use super::depacketize_mjpeg::Mjpeg;
 use super::depacketize_opus as in_opus;
+use super::habits_core::Habits;
 use super::rtp::{RtpPacket, SequenceTracker};
 use super::sdp::{Format, Media};
 use super::timeline::{Origin, Timeline};
@@ -105,6 +106,7 @@ pub struct VideoTrack {
     pub waiting: u64,
     /// Units given out.
     pub emitted: u64,
+    pub habits: Habits,
 }
 
 impl VideoTrack {
@@ -123,6 +125,7 @@ impl VideoTrack {
             last_dts: None,
             waiting: 0,
             emitted: 0,
+            habits: Habits::default(),
         })
     }
 
@@ -188,7 +191,7 @@ impl VideoTrack {
         origin: &'a mut Origin,
         out: &'a mut dyn FnMut(SourceEvent),
     ) -> (&'a mut VideoPayload, impl FnMut(AccessUnit) + 'a) {
-        let Self { stream, payload, dts, last_dts, waiting, emitted } = self;
+        let Self { stream, payload, dts, last_dts, waiting, emitted, habits } = self;
         let emit = move |unit: AccessUnit| {
             let (ticks, is_new_timeline) = stream.place(unit.timestamp, unit.arrived, origin);
             let Some(format) = unit.format else {
@@ -200,6 +203,7 @@ impl VideoTrack {
             let stamp = dts.get_or_insert_with(|| dts_maker(&format)).push(pts);
             let stamp = space(stamp, *last_dts, stream.interval());
             *last_dts = Some(stamp.dts);
+            habits.note_picture(unit.is_key, stamp.pts, unit.arrived);
             out(SourceEvent::Unit(Unit {
                 track: Track::Video(format),
                 pts: stamp.pts,

@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use super::clock_core::Step;
+use super::clock_core::{Redate, Step};
 use super::span_core::{Layer, OPEN_MS, Span, State};
 
 /// Spans that wait for the next commit, which comes within seconds. Beyond it losses are counted, no longer dated.
 const PENDING_MAX: usize = 4096;
+/// Stored spans that can be dated anew when the time becomes known; later ones keep their date.
+const EARLY_MAX: usize = 1024;
 /// A state that comes back within this has not ended.
 const FLICKER_MS_MAX: i64 = 1000;
 /// Losses that follow on each other within this are one.
@@ -32,11 +34,30 @@ struct Stream {
     closed: Option<Span>,
 }
 
+/// Where a stored span is found: stream, layer, start.
+pub type Key = (u32, Layer, i64);
+
+fn key(entry: &Entry) -> Key {
+    (entry.stream_id, entry.layer, entry.span.start_ms)
+}
+
+/// What is to be stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// These go, before the others come.
+    pub removed: Vec<Key>,
+    pub entries: Vec<Entry>,
+}
+
 /// What is known of all streams and not yet stored.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     streams: BTreeMap<u32, Stream>,
     pending: Vec<Entry>,
+    removed: Vec<Key>,
+    /// What was given to the store before the time was known.
+    early: BTreeMap<Key, Entry>,
+    is_time_known: bool,
     undated: u64,
 }
 
@@ -93,6 +114,29 @@ impl Journal {
         self.streams.remove(&stream_id);
     }
 
+    /// The time became known: everything that this life saw so far is dated anew, and what it was taken for is named.
+    pub fn redate(&mut self, redate: &Redate) {
+        let dated = |span: Span| {
+            let end_ms = if span.is_open() { OPEN_MS } else { redate.dated(span.end_ms) };
+            Span { start_ms: redate.dated(span.start_ms), end_ms, ..span }
+        };
+        let early = std::mem::take(&mut self.early);
+        self.removed.extend(early.keys().filter(|key| redate.holds(key.2)));
+        // What waits knows the end of what was stored open.
+        let waiting = std::mem::take(&mut self.pending);
+        for entry in early.into_values().chain(waiting) {
+            self.put(Entry { span: dated(entry.span), ..entry });
+        }
+        for (&stream_id, stream) in &mut self.streams {
+            stream.open = stream.open.map(dated);
+            stream.closed = stream.closed.map(dated);
+            let (start_ms, end_ms) = (redate.from_ms, redate.until_ms);
+            let span = Span { start_ms, end_ms, state: State::ClockStep };
+            self.pending.push(Entry { stream_id, layer: Layer::Reason, span });
+        }
+        self.is_time_known = true;
+    }
+
     /// The wall clock stepped: what is open ends by the old time and goes on by the new.
     pub fn step(&mut self, step: Step) {
         let ids: Vec<u32> = self.streams.keys().copied().collect();
@@ -114,7 +158,6 @@ impl Journal {
     }
 
     fn put(&mut self, entry: Entry) {
-        let key = |entry: &Entry| (entry.stream_id, entry.layer, entry.span.start_ms);
         match self.pending.iter().position(|other| key(other) == key(&entry)) {
             Some(at) => self.pending[at] = entry,
             None if self.pending.len() >= PENDING_MAX => self.undated += 1,
@@ -123,13 +166,22 @@ impl Journal {
     }
 
     /// What is to be stored; the caller gives it back with `put_back` if that did not work.
-    pub fn take_pending(&mut self) -> Vec<Entry> {
-        std::mem::take(&mut self.pending)
+    pub fn take_pending(&mut self) -> Pending {
+        let entries = std::mem::take(&mut self.pending);
+        if !self.is_time_known {
+            for entry in &entries {
+                if self.early.len() < EARLY_MAX || self.early.contains_key(&key(entry)) {
+                    self.early.insert(key(entry), *entry);
+                }
+            }
+        }
+        Pending { removed: std::mem::take(&mut self.removed), entries }
     }
 
     /// What could not be stored waits again.
-    pub fn put_back(&mut self, entries: Vec<Entry>) {
-        let newer = std::mem::replace(&mut self.pending, entries);
+    pub fn put_back(&mut self, pending: Pending) {
+        self.removed.extend(pending.removed);
+        let newer = std::mem::replace(&mut self.pending, pending.entries);
         for entry in newer {
             self.put(entry);
         }
@@ -137,7 +189,7 @@ impl Journal {
 
     /// Whether something is to be stored.
     pub fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || !self.removed.is_empty()
     }
 
     /// Spans that may not be in the store yet, and those that are still open.
@@ -172,13 +224,13 @@ mod tests {
         assert!(!journal.has_pending());
         journal.observe(1, Some(State::SourceDown), 100);
         journal.observe(1, Some(State::SourceDown), 200);
-        assert_eq!(journal.take_pending(), [reason(100, OPEN_MS, State::SourceDown)]);
+        assert_eq!(journal.take_pending().entries, [reason(100, OPEN_MS, State::SourceDown)]);
         assert_eq!(journal.live(), [reason(100, OPEN_MS, State::SourceDown)]);
         journal.observe(1, Some(State::Disabled), 300);
         let want = [reason(100, 300, State::SourceDown), reason(300, OPEN_MS, State::Disabled)];
-        assert_eq!(journal.take_pending(), want);
+        assert_eq!(journal.take_pending().entries, want);
         journal.forget(1, 400);
-        assert_eq!(journal.take_pending(), [reason(300, 400, State::Disabled)]);
+        assert_eq!(journal.take_pending().entries, [reason(300, 400, State::Disabled)]);
         assert_eq!(journal.live(), []);
     }
 
@@ -189,9 +241,9 @@ mod tests {
         journal.observe(1, None, 5000);
         journal.observe(1, Some(State::SourceDown), 5900);
         journal.observe(1, None, 9000);
-        assert_eq!(journal.take_pending(), [reason(100, 9000, State::SourceDown)]);
+        assert_eq!(journal.take_pending().entries, [reason(100, 9000, State::SourceDown)]);
         journal.observe(1, Some(State::SourceDown), 10_500);
-        assert_eq!(journal.take_pending(), [reason(10_500, OPEN_MS, State::SourceDown)]);
+        assert_eq!(journal.take_pending().entries, [reason(10_500, OPEN_MS, State::SourceDown)]);
     }
 
     #[test]
@@ -201,7 +253,7 @@ mod tests {
             let span = Span { start_ms: n * 1000, end_ms: n * 1000 + 900, state: State::Overload };
             journal.lose(1, span);
         }
-        let pending = journal.take_pending();
+        let pending = journal.take_pending().entries;
         assert_eq!(pending.len(), 1);
         assert_eq!((pending[0].span.start_ms, pending[0].span.end_ms), (0, 9900));
     }
@@ -210,18 +262,49 @@ mod tests {
     fn a_step_of_the_clock_is_named_in_both_directions() {
         let mut journal = Journal::default();
         journal.observe(1, Some(State::RecordOff), 1000);
-        journal.step(Step { from_ms: 5000, to_ms: 90_000 });
+        journal.step(Step { from_ms: 5000, to_ms: 90_000, is_first_sync: false });
         let want = [
             reason(1000, 5000, State::RecordOff),
             reason(5000, 90_000, State::ClockStep),
             reason(90_000, OPEN_MS, State::RecordOff),
         ];
-        assert_eq!(journal.take_pending(), want);
-        journal.step(Step { from_ms: 95_000, to_ms: 3000 });
-        let pending = journal.take_pending();
+        assert_eq!(journal.take_pending().entries, want);
+        journal.step(Step { from_ms: 95_000, to_ms: 3000, is_first_sync: false });
+        let pending = journal.take_pending().entries;
         assert_eq!(pending[0], reason(90_000, 95_000, State::RecordOff));
         assert_eq!((pending[1].layer, pending[1].span.state), (Layer::Exact, State::ClockStep));
         assert_eq!(pending[2], reason(3000, OPEN_MS, State::RecordOff));
+    }
+
+    #[test]
+    fn what_was_seen_before_the_time_was_known_gets_its_true_date() {
+        let mut journal = Journal::default();
+        journal.observe(1, Some(State::SourceDown), 100);
+        journal.observe(1, Some(State::RecordOff), 300);
+        journal.take_pending();
+        journal.observe(1, Some(State::DiskFull), 500);
+        journal.take_pending();
+        journal.observe(1, None, 700);
+        journal.observe(1, Some(State::SourceDown), 900);
+        let redate = Redate { boot: 7, from_ms: 0, until_ms: 1000, by_ms: 1_000_000 };
+        journal.redate(&redate);
+        let pending = journal.take_pending();
+        let mut removed = pending.removed;
+        removed.sort_unstable();
+        assert_eq!(removed, [100, 300, 500].map(|at| (1, Layer::Reason, at)));
+        let mut got = pending.entries;
+        got.sort_by_key(|entry| entry.span.start_ms);
+        let want = [
+            reason(0, 1000, State::ClockStep),
+            reason(1_000_100, 1_000_300, State::SourceDown),
+            reason(1_000_300, 1_000_500, State::RecordOff),
+            reason(1_000_500, 1_000_700, State::DiskFull),
+            reason(1_000_900, OPEN_MS, State::SourceDown),
+        ];
+        assert_eq!(got, want);
+        journal.observe(1, None, 1_002_000);
+        let end = [reason(1_000_900, 1_002_000, State::SourceDown)];
+        assert_eq!(journal.take_pending(), Pending { removed: vec![], entries: end.to_vec() });
     }
 
     #[test]
@@ -231,7 +314,7 @@ mod tests {
         let taken = journal.take_pending();
         journal.observe(1, None, 700);
         journal.put_back(taken);
-        assert_eq!(journal.take_pending(), [reason(100, 700, State::DiskFull)]);
+        assert_eq!(journal.take_pending().entries, [reason(100, 700, State::DiskFull)]);
     }
 
     proptest! {
@@ -249,10 +332,10 @@ mod tests {
                 history.push((now, state));
                 now += passes;
                 if is_commit {
-                    stored.extend(journal.take_pending().iter().map(|e| (e.span.start_ms, e.span)));
+                    stored.extend(journal.take_pending().entries.iter().map(|e| (e.span.start_ms, e.span)));
                 }
             }
-            stored.extend(journal.take_pending().iter().map(|e| (e.span.start_ms, e.span)));
+            stored.extend(journal.take_pending().entries.iter().map(|e| (e.span.start_ms, e.span)));
             for (at, state) in history {
                 let here = stored.values().filter(|s| s.start_ms <= at && at < s.end_ms);
                 let here: Vec<State> = here.map(|s| s.state).collect();

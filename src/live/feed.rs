@@ -22,6 +22,28 @@ pub const LIVE_BYTES_MAX: usize = 64 << 20;
 /// One stream's share: a camera that sends no keyframe must not take the others' pictures.
 const STREAM_BYTES_MAX: usize = LIVE_BYTES_MAX / 2;
 
+/// Which of a camera's feeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Quality {
+    /// The one that is recorded.
+    Main,
+    /// The small one, which is fetched only while somebody looks.
+    Sub,
+}
+
+impl Quality {
+    /// The word in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Sub => "sub",
+        }
+    }
+}
+
+/// A feed: a stream's id, and which of its feeds.
+pub type FeedId = (u32, Quality);
+
 /// Bytes that all feeds hold.
 #[derive(Debug, Default)]
 pub struct Budget {
@@ -80,6 +102,7 @@ impl Feed {
         let keep = match self.hls_until.get().is_some_and(|until| now < until) {
             true if used < LIVE_BYTES_MAX / 2 => Keep::All,
             true if used < LIVE_BYTES_MAX / 4 * 3 => Keep::Listed,
+            false if self.open.get() == 0 => Keep::Idle,
             _ => Keep::Start,
         };
         {
@@ -107,11 +130,16 @@ impl Feed {
         self.wake();
     }
 
+    /// What it holds is not new any more: forgets it, as a stream that is not fetched for a while.
+    pub fn forget(&self) {
+        self.window.borrow_mut().clear();
+        self.hold(0);
+    }
+
     /// The stream is gone: nobody waits for it any more.
     pub fn close(&self) {
         self.is_closed.set(true);
-        self.window.borrow_mut().clear();
-        self.hold(0);
+        self.forget();
         self.wake();
     }
 
@@ -180,7 +208,8 @@ impl Feed {
         .await
     }
 
-    fn wake(&self) {
+    /// Who waits looks again.
+    pub(super) fn wake(&self) {
         // Taken out first: a waker may come back here.
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         waiting.into_iter().for_each(Waker::wake);

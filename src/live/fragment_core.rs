@@ -46,7 +46,7 @@ pub fn encode_part(window: &Window, epoch: &Epoch, part: &Part) -> Option<Fragme
     let usual = epoch.audio.as_deref().map_or(1, usual_duration);
     audio.close(audio.samples.iter().rev().nth(1).map_or(usual, |one| i64::from(one.duration)));
     let head = encode_fragment_head(
-        part.first as u32, // rises, modulo 2^32
+        part.sequence as u32, // rises, modulo 2^32
         &[video.fragment(VIDEO_TRACK_ID), audio.fragment(AUDIO_TRACK_ID)],
     );
     let len = head.len() as u64 + video.bytes + audio.bytes;

@@ -6,22 +6,21 @@
 //! its reply early.
 
 use std::io::IoSlice;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smol::Timer;
 use smol::future::or;
 
-use super::feed::Feed;
+use super::feed::{Feed, Quality};
 use super::fragment_core::{Fragment, encode_epoch_init, encode_part};
 use super::playlist_core::{self, Delivery};
-use super::service::{Live, refuse_without_picture, refuse_without_room};
+use super::service::{Live, Shown, refuse_without_picture, refuse_without_room};
 use super::window_core::{TARGET_S, Window};
-use crate::api::wire::{LiveKind, LiveOrder};
+use crate::api::wire::{LiveKind, LiveOrder, QUALITY, QUALITY_SUB};
 use crate::http::viewer::{Stop, Viewer};
 use crate::media::format::VideoCodec;
 use crate::media::packet::Packet;
+use crate::system::drive::Timer;
 
 /// A blocked reload ends after three target durations (RFC 8216bis section 6.2.5.2).
 const BLOCK_MAX: Duration = Duration::from_secs(3 * TARGET_S as u64);
@@ -43,9 +42,10 @@ enum Waited<T> {
 
 /// Answers one request.
 pub async fn serve(live: &Live, order: &LiveOrder, viewer: Viewer<'_>) -> Result<(), Stop> {
-    let Some(feed) = live.showing(order.stream) else {
+    let Some(shown) = live.shown(order, &viewer).await? else {
         return refuse_without_picture(viewer).await;
     };
+    let feed = &shown.feed;
     let codec = feed.window().epoch().map(|epoch| epoch.video.codec);
     if codec == Some(VideoCodec::Mjpeg) {
         return viewer.refuse(501, NO_CODEC, &[]).await;
@@ -58,32 +58,40 @@ pub async fn serve(live: &Live, order: &LiveOrder, viewer: Viewer<'_>) -> Result
     match order.kind {
         LiveKind::Master => {
             let bits = feed.bits_per_second();
-            let text = feed.window().epoch().map(|e| playlist_core::encode_master(e, bits));
+            let query = query_of(order.argument(QUALITY) == Some(QUALITY_SUB));
+            let text = feed.window().epoch().map(|e| playlist_core::encode_master(e, bits, query));
             match text {
-                Some(text) => viewer.reply(&[type_of(PLAYLIST_TYPE)], text.as_bytes()).await,
+                Some(text) => viewer.reply(&shown.fields(PLAYLIST_TYPE), text.as_bytes()).await,
                 None => refuse_without_picture(viewer).await,
             }
         }
         LiveKind::Init => {
             let found = feed.window().epoch_numbered(number).map(|epoch| encode_epoch_init(epoch));
             match found {
-                Some(bytes) => viewer.reply(&[type_of(MEDIA_TYPE)], &bytes).await,
+                Some(bytes) => viewer.reply(&shown.fields(MEDIA_TYPE), &bytes).await,
                 None => not_found(viewer).await,
             }
         }
         LiveKind::Segment => {
             let parts = segment_parts(&feed.window(), number);
-            send(&feed, viewer, parts).await
+            send(&shown, viewer, parts).await
         }
         LiveKind::Part => {
-            send_part(&feed, viewer, number, order.argument("part").unwrap_or(0)).await
+            send_part(&shown, viewer, number, order.argument("part").unwrap_or(0)).await
         }
-        _ => send_playlist(&feed, viewer, order).await,
+        _ => send_playlist(&shown, viewer, order).await,
     }
 }
 
-fn type_of(media_type: &str) -> (&str, &str) {
-    ("Content-Type", media_type)
+impl Shown {
+    fn fields(&self, media_type: &'static str) -> [(&'static str, &'static str); 2] {
+        [("Content-Type", media_type), self.field()]
+    }
+}
+
+/// What goes behind each name in a playlist: the names are fetched as the playlist was.
+fn query_of(is_sub: bool) -> &'static str {
+    if is_sub { "?quality=sub" } else { "" }
 }
 
 async fn not_found(viewer: Viewer<'_>) -> Result<(), Stop> {
@@ -107,20 +115,23 @@ async fn wait<T>(
     or(found, or(late, left)).await
 }
 
-async fn send_playlist(feed: &Feed, viewer: Viewer<'_>, order: &LiveOrder) -> Result<(), Stop> {
+async fn send_playlist(shown: &Shown, viewer: Viewer<'_>, order: &LiveOrder) -> Result<(), Stop> {
     let wanted = order.argument("msn").map(|msn| (msn, order.argument("part")));
+    let (feed, query) = (&shown.feed, query_of(shown.quality == Quality::Sub));
     feed.request_cut();
     let find = |window: &Window| {
         let delivery = wanted
             .map_or(Delivery::Ready, |(msn, part)| playlist_core::poll_delivery(window, msn, part));
         match delivery {
-            Delivery::Ready => playlist_core::encode_playlist(window).map(Ok),
+            Delivery::Ready => playlist_core::encode_playlist(window, query).map(Ok),
             Delivery::Wait => None,
             Delivery::Ahead => Some(Err(())),
         }
     };
     match wait(feed, &viewer, find).await {
-        Waited::Found(Ok(text)) => viewer.reply(&[type_of(PLAYLIST_TYPE)], text.as_bytes()).await,
+        Waited::Found(Ok(text)) => {
+            viewer.reply(&shown.fields(PLAYLIST_TYPE), text.as_bytes()).await
+        }
         Waited::Found(Err(())) => {
             let what = "_HLS_msn: is too far ahead of the playlist";
             viewer.refuse(400, what, &[]).await
@@ -132,12 +143,8 @@ async fn send_playlist(feed: &Feed, viewer: Viewer<'_>, order: &LiveOrder) -> Re
 }
 
 /// Sends a part; one that the playlist hints at is waited for.
-async fn send_part(
-    feed: &Rc<Feed>,
-    viewer: Viewer<'_>,
-    number: u64,
-    part: u64,
-) -> Result<(), Stop> {
+async fn send_part(shown: &Shown, viewer: Viewer<'_>, number: u64, part: u64) -> Result<(), Stop> {
+    let feed = &shown.feed;
     let find = |window: &Window| {
         let parts = window.segment(number).map(|s| (s.parts.get(part as usize).is_some(), s.ticks));
         match parts {
@@ -150,7 +157,7 @@ async fn send_part(
     match wait(feed, &viewer, find).await {
         Waited::Found(true) => {
             let found = one_part(&feed.window(), number, part);
-            send(feed, viewer, found).await
+            send(shown, viewer, found).await
         }
         Waited::Found(false) | Waited::Closed => not_found(viewer).await,
         Waited::Late => viewer.refuse_for("no new part came in time", 1).await,
@@ -171,19 +178,19 @@ fn segment_parts(window: &Window, number: u64) -> Option<Vec<Fragment>> {
 }
 
 async fn send(
-    feed: &Feed,
+    shown: &Shown,
     viewer: Viewer<'_>,
     fragments: Option<Vec<Fragment>>,
 ) -> Result<(), Stop> {
     let Some(fragments) = fragments else { return not_found(viewer).await };
     let length = fragments.iter().map(|fragment| fragment.len).sum();
-    viewer.begin(200, &[type_of(MEDIA_TYPE)], length).await?;
+    viewer.begin(200, &shown.fields(MEDIA_TYPE), length).await?;
     if viewer.is_head() {
         return viewer.finish();
     }
     for fragment in fragments {
         let packets = {
-            let window = feed.window();
+            let window = shown.feed.window();
             let packets = fragment.packets.iter().map(|index| window.packet(*index).cloned());
             packets.collect::<Option<Vec<Arc<Packet>>>>()
         };

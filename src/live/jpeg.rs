@@ -18,13 +18,13 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 use smol::{LocalExecutor, Task};
 
-use super::feed::Feed;
+use super::feed::{Feed, FeedId};
 use super::mjpeg_core::{
     CONTENT_TYPE, FIRST_BOUNDARY, NEXT_BOUNDARY, Pace, Progress, encode_part_head,
 };
 use super::picture_codec::{DecodeError, Jpeg, Shot, VideoDecoder, Width};
 use super::picture_core::{BROKEN, decoder_bytes, why_undecodable};
-use super::service::{Live, NO_ROOM_RETRY_S, refuse_without_picture, refuse_without_room};
+use super::service::{Live, NO_ROOM_RETRY_S, Shown, refuse_without_picture, refuse_without_room};
 use crate::api::wire::LiveOrder;
 use crate::http::viewer::{Stop, Viewer};
 use crate::media::format::{VideoCodec, VideoFormat};
@@ -81,8 +81,7 @@ enum Given {
 pub struct Pictures {
     executor: Rc<LocalExecutor<'static>>,
     pub(super) codec: Pool,
-    /// By stream.
-    stages: RefCell<BTreeMap<u32, Weak<Stage>>>,
+    stages: RefCell<BTreeMap<FeedId, Weak<Stage>>>,
     decoder_bytes: Rc<Cell<usize>>,
 }
 
@@ -91,13 +90,14 @@ impl Pictures {
         Self { executor, codec, stages: RefCell::default(), decoder_bytes: Rc::default() }
     }
 
-    /// The stream's stage, which others may be at already.
+    /// The feed's stage, which others may be at already.
     fn stage(
         &self,
-        id: u32,
-        feed: &Rc<Feed>,
+        stream: u32,
+        shown: &Shown,
         format: &VideoFormat,
     ) -> Result<Rc<Stage>, &'static str> {
+        let (id, feed) = ((stream, shown.quality), &shown.feed);
         let mut stages = self.stages.borrow_mut();
         stages.retain(|_, stage| stage.strong_count() > 0);
         // A stream that was switched off and on again has another feed.
@@ -126,7 +126,7 @@ impl Pictures {
             decoder_bytes: Rc::clone(&self.decoder_bytes),
             _work: self.executor.spawn(work),
         });
-        log::debug!("stream {id}: decoder started");
+        log::debug!("stream {stream}: decoder started");
         stages.insert(id, Rc::downgrade(&stage));
         Ok(stage)
     }
@@ -134,23 +134,23 @@ impl Pictures {
 
 /// Serves `GET /streaming/{id}/mjpeg`.
 pub async fn serve(live: &Live, order: &LiveOrder, mut viewer: Viewer<'_>) -> Result<(), Stop> {
-    let Some(feed) = live.showing(order.stream) else {
+    let Some(shown) = live.shown(order, &viewer).await? else {
         return refuse_without_picture(viewer).await;
     };
-    let Some(key) = newest_key(&feed) else { return refuse_without_picture(viewer).await };
+    let Some(key) = newest_key(&shown.feed) else { return refuse_without_picture(viewer).await };
     let format = match decodable(&key) {
         Ok(format) => format,
         Err(why) => return viewer.refuse(501, why, &[]).await,
     };
-    let fields = [("Content-Type", CONTENT_TYPE)];
+    let fields = [("Content-Type", CONTENT_TYPE), shown.field()];
     if viewer.is_head() {
         viewer.begin_endless(&fields).await?;
         return viewer.finish();
     }
-    let Some(_place) = live.open(order.stream, &feed) else {
+    let Some(_place) = live.open(order.stream, &shown) else {
         return refuse_without_room(viewer).await;
     };
-    let stage = match live.pictures.stage(order.stream, &feed, &format) {
+    let stage = match live.pictures.stage(order.stream, &shown, &format) {
         Ok(stage) => stage,
         Err(what) => return viewer.refuse_for(what, NO_ROOM_RETRY_S).await,
     };
@@ -212,7 +212,7 @@ struct Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.decoder_bytes.set(self.decoder_bytes.get() - self.bytes);
-        let Board { id, made, crowded_out, .. } = &*self.board;
+        let Board { id: (id, _), made, crowded_out, .. } = &*self.board;
         let (made, crowded_out) = (made.get(), crowded_out.get());
         log::debug!(
             "stream {id}: decoder stopped: {made} pictures, {crowded_out} times no codec thread free"
@@ -222,7 +222,7 @@ impl Drop for Stage {
 
 /// Who wants what.
 struct Board {
-    id: u32,
+    id: FeedId,
     feed: Rc<Feed>,
     seats: RefCell<Vec<Rc<Wish>>>,
     wake: Sender<()>,
@@ -387,7 +387,7 @@ async fn decode(board: Rc<Board>, woken: Receiver<()>, codec: Pool) {
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {
-                log::debug!("stream {}: {}", board.id, error.what);
+                log::debug!("stream {}: {}", board.id.0, error.what);
                 progress.spoil(&gop);
                 refused_keys += u32::from(error.is_key);
                 if refused_keys >= REFUSED_KEYS_MAX {

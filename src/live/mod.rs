@@ -15,6 +15,7 @@ pub mod picture_core;
 pub mod playlist_core;
 pub mod service;
 pub mod snapshot;
+pub mod sub_feed;
 pub mod viewers_core;
 pub mod window_core;
 pub mod ws;

@@ -46,8 +46,9 @@ pub fn poll_delivery(window: &Window, msn: u64, part: Option<u64>) -> Delivery {
     if is_there { Delivery::Ready } else { Delivery::Wait }
 }
 
-/// The media playlist; `None` while there is no complete segment, which many players need to start.
-pub fn encode_playlist(window: &Window) -> Option<String> {
+/// The media playlist; `None` while there is no complete segment, which many players need to start. `query` goes
+/// behind each name, with its `?`, or is empty.
+pub fn encode_playlist(window: &Window, query: &str) -> Option<String> {
     let complete: i64 = window.listed().filter_map(|segment| segment.ticks).sum();
     if complete == 0 {
         return None;
@@ -76,16 +77,17 @@ pub fn encode_playlist(window: &Window) -> Option<String> {
             out.push_str("#EXT-X-DISCONTINUITY\n");
         }
         if map.replace(segment.epoch.number) != Some(segment.epoch.number) {
-            let _ = writeln!(out, "#EXT-X-MAP:URI=\"init_{}.mp4\"", segment.epoch.number);
+            let _ = writeln!(out, "#EXT-X-MAP:URI=\"init_{}.mp4{query}\"", segment.epoch.number);
         }
-        write_segment(&mut out, segment, segment.number + PARTS_SEGMENTS > open);
+        write_segment(&mut out, segment, segment.number + PARTS_SEGMENTS > open, query);
     }
     let (number, part) = window.next_part();
-    let _ = writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part_{number}_{part}.m4s\"");
+    let hint = "#EXT-X-PRELOAD-HINT:TYPE=PART";
+    let _ = writeln!(out, "{hint},URI=\"part_{number}_{part}.m4s{query}\"");
     Some(out)
 }
 
-fn write_segment(out: &mut String, segment: &Segment, has_parts: bool) {
+fn write_segment(out: &mut String, segment: &Segment, has_parts: bool, query: &str) {
     let number = segment.number;
     let is_empty = segment.ticks.is_none() && segment.parts.is_empty();
     if !is_empty {
@@ -97,11 +99,11 @@ fn write_segment(out: &mut String, segment: &Segment, has_parts: bool) {
         let duration = Seconds(ms(part.ticks));
         let _ = writeln!(
             out,
-            "#EXT-X-PART:DURATION={duration},URI=\"part_{number}_{n}.m4s\"{independent}"
+            "#EXT-X-PART:DURATION={duration},URI=\"part_{number}_{n}.m4s{query}\"{independent}"
         );
     }
     if let Some(ticks) = segment.ticks {
-        let _ = writeln!(out, "#EXTINF:{},\nseg_{number}.m4s", Seconds(ms(ticks)));
+        let _ = writeln!(out, "#EXTINF:{},\nseg_{number}.m4s{query}", Seconds(ms(ticks)));
     }
 }
 
@@ -126,8 +128,8 @@ impl std::fmt::Display for Seconds {
     }
 }
 
-/// The multivariant playlist of a stream of this format.
-pub fn encode_master(epoch: &Epoch, bits_per_second: u64) -> String {
+/// The multivariant playlist of a stream of this format; `query` goes behind the name, with its `?`, or is empty.
+pub fn encode_master(epoch: &Epoch, bits_per_second: u64, query: &str) -> String {
     let video = &epoch.video;
     let mut out = String::from("#EXTM3U\n#EXT-X-VERSION:6\n");
     let _ = write!(
@@ -141,7 +143,7 @@ pub fn encode_master(epoch: &Epoch, bits_per_second: u64) -> String {
     if video.fps_milli > 0 {
         let _ = write!(out, ",FRAME-RATE={}", Seconds(i64::from(video.fps_milli)));
     }
-    out.push_str("\nplaylist.m3u8\n");
+    let _ = writeln!(out, "\nplaylist.m3u8{query}");
     out
 }
 

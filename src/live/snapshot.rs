@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use smol::future::or;
 use smol::lock::Mutex;
 
+use super::feed::FeedId;
 use super::jpeg::{Body, Pictures, argument, decodable, effective, newest_key};
 use super::picture_codec::{Jpeg, VideoDecoder, Width};
 use super::picture_core::BROKEN;
@@ -30,7 +31,7 @@ const TURNS: usize = 16;
 const CODEC_BUSY: &str = "too many pictures are being made";
 
 struct Kept {
-    stream: u32,
+    feed: FeedId,
     width: Width,
     key: Weak<Packet>,
     made: Instant,
@@ -46,20 +47,22 @@ pub struct Snapshots {
 
 /// Serves `GET /streaming/{id}/snapshot.jpg`.
 pub async fn serve(live: &Live, order: &LiveOrder, mut viewer: Viewer<'_>) -> Result<(), Stop> {
-    let Some(key) = live.showing(order.stream).and_then(|feed| newest_key(&feed)) else {
+    let Some(shown) = live.shown(order, &viewer).await? else {
         return refuse_without_picture(viewer).await;
     };
+    let Some(key) = newest_key(&shown.feed) else { return refuse_without_picture(viewer).await };
     let format = match decodable(&key) {
         Ok(format) => format,
         Err(why) => return viewer.refuse(501, why, &[]).await,
     };
-    let fields = [("Content-Type", "image/jpeg")];
+    let fields = [("Content-Type", "image/jpeg"), shown.field()];
     if viewer.is_head() {
         viewer.begin_endless(&fields).await?;
         return viewer.finish();
     }
     let width = effective(argument(order, "width"), format.width);
-    let making = live.snapshots.get(&live.pictures, order.stream, &key, &format, width);
+    let id = (order.stream, shown.quality);
+    let making = live.snapshots.get(&live.pictures, id, &key, &format, width);
     let made = async { Ok(making.await) };
     let left = async {
         viewer.closed().await;
@@ -77,7 +80,7 @@ impl Snapshots {
     async fn get(
         &self,
         pictures: &Pictures,
-        id: u32,
+        id: FeedId,
         key: &Arc<Packet>,
         format: &Arc<VideoFormat>,
         width: Width,
@@ -85,7 +88,7 @@ impl Snapshots {
         if format.codec == VideoCodec::Mjpeg && width.is_none() {
             return Ok(Body::Camera(Arc::clone(key)));
         }
-        let _turn = self.turns[id as usize % TURNS].lock().await;
+        let _turn = self.turns[id.0 as usize % TURNS].lock().await;
         if let Some(jpeg) = self.find(id, width, key) {
             return Ok(Body::Made(jpeg));
         }
@@ -94,7 +97,7 @@ impl Snapshots {
         let shot = match pictures.codec.run(job).await {
             Ok(Ok(shot)) => shot,
             Ok(Err(error)) => {
-                log::debug!("stream {id}: snapshot: {}", error.what);
+                log::debug!("stream {}: snapshot: {}", id.0, error.what);
                 None
             }
             Err(PoolError::Full) => return Err(Failure::Busy),
@@ -112,17 +115,17 @@ impl Snapshots {
         }
     }
 
-    fn find(&self, stream: u32, width: Width, key: &Arc<Packet>) -> Option<Jpeg> {
+    fn find(&self, feed: FeedId, width: Width, key: &Arc<Packet>) -> Option<Jpeg> {
         let kept = self.kept.borrow();
-        let found = kept.iter().find(|kept| kept.stream == stream && kept.width == width)?;
+        let found = kept.iter().find(|kept| kept.feed == feed && kept.width == width)?;
         let is_newest = std::ptr::eq(found.key.as_ptr(), Arc::as_ptr(key));
         (is_newest || found.made.elapsed() < KEPT).then(|| Arc::clone(&found.jpeg))
     }
 
-    fn keep(&self, stream: u32, width: Width, key: &Arc<Packet>, jpeg: &Jpeg) {
+    fn keep(&self, feed: FeedId, width: Width, key: &Arc<Packet>, jpeg: &Jpeg) {
         let mut kept = self.kept.borrow_mut();
         kept.retain(|kept| {
-            let is_same = kept.stream == stream && kept.width == width;
+            let is_same = kept.feed == feed && kept.width == width;
             !is_same && (kept.key.strong_count() > 0 || kept.made.elapsed() < KEPT)
         });
         let bytes = |kept: &[Kept]| kept.iter().map(|kept| kept.jpeg.len()).sum::<usize>();
@@ -132,7 +135,7 @@ impl Snapshots {
             kept.remove(0);
         }
         let (key, jpeg) = (Arc::downgrade(key), Arc::clone(jpeg));
-        kept.push(Kept { stream, width, key, made: Instant::now(), jpeg });
+        kept.push(Kept { feed, width, key, made: Instant::now(), jpeg });
     }
 }
 

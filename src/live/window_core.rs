@@ -76,6 +76,8 @@ pub struct Part {
     pub last_ticks: i64,
     /// It starts with a keyframe.
     pub is_independent: bool,
+    /// Rises by one from part to part: VLC complains of anything else.
+    pub sequence: u64,
 }
 
 /// A segment.
@@ -100,9 +102,11 @@ pub struct Segment {
 }
 
 /// How much may be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Keep {
-    /// What a viewer starts with.
+    /// What a viewer starts with, while nobody watches.
+    Idle,
+    /// The same, and what viewers need who are a little behind.
     Start,
     /// What the playlist lists.
     Listed,
@@ -129,6 +133,7 @@ pub struct Window {
     segments: VecDeque<Segment>,
     open: Option<OpenPart>,
     next_number: u64,
+    next_sequence: u64,
     listed_from: u64,
     discontinuities_gone: u64,
     has_begun: bool,
@@ -155,6 +160,7 @@ impl Window {
             segments: VecDeque::new(),
             open: None,
             next_number: first_number,
+            next_sequence: 1,
             listed_from: first_number,
             discontinuities_gone: 0,
             has_begun: false,
@@ -431,7 +437,9 @@ impl Window {
         let until = next.unwrap_or(self.last_dts + interval);
         let until = until.min(start + target).max(self.last_dts + 1);
         let (ticks, last_ticks) = (until - start, until - self.last_dts);
-        segment.parts.push(Part { first, end, start, ticks, last_ticks, is_independent });
+        let sequence = self.next_sequence;
+        segment.parts.push(Part { first, end, start, ticks, last_ticks, is_independent, sequence });
+        self.next_sequence += 1;
     }
 
     fn close_segment(&mut self, next: Option<i64>) {
@@ -452,7 +460,7 @@ impl Window {
             && let Some(ticks) = segment.ticks
         {
             let is_surplus = complete > LISTED_MIN && listed_ticks - ticks >= self.window_ticks;
-            let is_old = keep == Keep::Start && self.is_before_start(segment);
+            let is_old = keep <= Keep::Start && self.is_before_start(segment);
             if !is_surplus && !is_old {
                 break;
             }
@@ -471,7 +479,7 @@ impl Window {
             gone_ticks -= ticks;
             self.segments.pop_front();
         }
-        self.trim_packets();
+        self.trim_packets(if keep == Keep::Idle { 0 } else { BEHIND_MS_MAX });
     }
 
     /// Whether a viewer who starts now can do without this segment.
@@ -480,13 +488,13 @@ impl Window {
         next.is_some_and(|next| self.newest_key.is_none_or(|key| next.first <= key))
     }
 
-    fn trim_packets(&mut self) {
+    fn trim_packets(&mut self, behind_ms: i64) {
         let Some(newest_ms) = self.packets.back().map(|packet| packet.wall_ms) else { return };
         let needed = self.segments.front().map(|segment| segment.first);
         let needed = needed.into_iter().chain(self.newest_key).min().unwrap_or(u64::MAX);
         while let Some(packet) = self.packets.front()
             && self.first < needed
-            && newest_ms - packet.wall_ms > BEHIND_MS_MAX
+            && (behind_ms == 0 || newest_ms - packet.wall_ms > behind_ms)
         {
             self.bytes -= packet.cost_bytes();
             self.packets.pop_front();

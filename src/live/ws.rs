@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 use smol::future::or;
 
 use super::cursor_core::{Cursor, Step};
-use super::feed::Feed;
 use super::fragment_core::{encode_epoch_init, encode_frame_head};
 use super::hls::NO_CODEC;
 use super::playlist_core::codecs;
-use super::service::{Live, refuse_without_picture, refuse_without_room};
+use super::service::{Live, Shown, refuse_without_picture, refuse_without_room};
 use super::window_core::Epoch;
 use super::ws_core::{
     CLOSE_GOING_AWAY, CLOSE_UNSUPPORTED, Decoder, Event, Kind, accept_key, encode_close,
@@ -48,26 +47,27 @@ pub async fn serve(live: &Live, order: &LiveOrder, mut viewer: Viewer<'_>) -> Re
     if viewer.has_foreign_origin() {
         return viewer.refuse(403, "a page of another origin may not watch", &[]).await;
     }
-    let Some(feed) = live.showing(order.stream) else {
+    let Some(shown) = live.shown(order, &viewer).await? else {
         return refuse_without_picture(viewer).await;
     };
-    let codec = feed.window().epoch().map(|epoch| epoch.video.codec);
+    let codec = shown.feed.window().epoch().map(|epoch| epoch.video.codec);
     if codec == Some(VideoCodec::Mjpeg) {
         return viewer.refuse(501, NO_CODEC, &[]).await;
     }
-    let Some(_place) = live.open(order.stream, &feed) else {
+    let Some(_place) = live.open(order.stream, &shown) else {
         return refuse_without_room(viewer).await;
     };
     let fields = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Accept", accept.as_str()),
+        shown.field(),
     ];
     viewer.switch(&fields).await?;
     let early = viewer.take_buffered();
     let mut socket = Socket {
         viewer,
-        feed: &feed,
+        shown: &shown,
         decoder: Decoder::default(),
         epoch: None,
         ping_at: Instant::now() + PING_EVERY,
@@ -83,7 +83,7 @@ pub async fn serve(live: &Live, order: &LiveOrder, mut viewer: Viewer<'_>) -> Re
 
 struct Socket<'a> {
     viewer: Viewer<'a>,
-    feed: &'a Feed,
+    shown: &'a Shown,
     decoder: Decoder,
     /// Number of the epoch that the client has the initialization section of.
     epoch: Option<u64>,
@@ -94,7 +94,7 @@ struct Socket<'a> {
 impl Socket<'_> {
     /// Sends until there is a reason to close: its code.
     async fn run(&mut self, live: &Live) -> Result<u16, Stop> {
-        let mut cursor = Cursor::new(&self.feed.window());
+        let mut cursor = Cursor::new(&self.shown.feed.window());
         let mut buf = [0; READ_BYTES];
         loop {
             let step = async {
@@ -102,7 +102,7 @@ impl Socket<'_> {
                     Step::Wait => None,
                     step => Some(step),
                 };
-                self.feed.wait_for(poll).await.map_or(Next::Closed, Next::Step)
+                self.shown.feed.wait_for(poll).await.map_or(Next::Closed, Next::Step)
             };
             let read = async { Next::Read(self.viewer.read(&mut buf, self.ping_at).await) };
             // The client first: it cannot talk much, and media could leave it no turn.
@@ -154,7 +154,7 @@ impl Socket<'_> {
 
     async fn send_packet(&mut self, index: u64) -> Result<Option<u16>, Stop> {
         let (epoch, head, packet) = {
-            let window = self.feed.window();
+            let window = self.shown.feed.window();
             let Some(epoch) = window.epoch_of(index).cloned() else { return Ok(None) };
             let Some(head) = encode_frame_head(&window, &epoch, index) else { return Ok(None) };
             let Some(packet) = window.packet(index).map(Arc::clone) else { return Ok(None) };
@@ -165,7 +165,8 @@ impl Socket<'_> {
                 return Ok(Some(CLOSE_UNSUPPORTED));
             }
             self.epoch = Some(epoch.number);
-            self.viewer.write(&encode_frame(Kind::Text, describe(&epoch).as_bytes())).await?;
+            let said = describe(&epoch, self.shown);
+            self.viewer.write(&encode_frame(Kind::Text, said.as_bytes())).await?;
             self.viewer.write(&encode_frame(Kind::Binary, &encode_epoch_init(&epoch))).await?;
         }
         let frame = encode_head(Kind::Binary, head.len() + packet.data.len());
@@ -175,12 +176,14 @@ impl Socket<'_> {
     }
 }
 
-/// The first message: what MediaSource has to know, and the wall clock (Unix milliseconds) of media time
-/// zero. Codecs hold nothing that JSON would have to escape.
-fn describe(epoch: &Epoch) -> String {
+/// The first message: what MediaSource has to know, the wall clock (Unix milliseconds) of media time zero, and which
+/// feed it is. Codecs hold nothing that JSON would have to escape.
+fn describe(epoch: &Epoch, shown: &Shown) -> String {
     let (codecs, video) = (codecs(epoch, false), &epoch.video);
     let (width, height, origin) = (video.width, video.height, epoch.zero_wall_ms);
+    let quality = shown.quality.name();
     format!(
-        "{{\"codecs\":\"{codecs}\",\"width\":{width},\"height\":{height},\"time_origin_ms\":{origin}}}"
+        "{{\"codecs\":\"{codecs}\",\"width\":{width},\"height\":{height},\
+         \"time_origin_ms\":{origin},\"quality\":\"{quality}\"}}"
     )
 }

@@ -10,6 +10,7 @@
 use super::fmp4_entry::{write_audio_entry, write_video_entry};
 pub use super::fmp4_fragment::{SampleInfo, TrackFragment, encode_fragment_head};
 pub use super::fmp4_index::{INDEX_SLOTS_MAX, IndexEntry, encode_index, index_bytes};
+use super::fmp4_scan::Scan;
 use super::format::{AudioFormat, VIDEO_TIMESCALE, VideoFormat};
 use super::mp4_box::{Cursor, push_u16, push_u32, push_u64, write_box, write_full_box};
 
@@ -26,10 +27,14 @@ const TAG_UUID: [u8; 16] = [
     0x6C, 0x69, 0x67, 0x68, 0x74, 0x6E, 0x76, 0x72, 0x9E, 0x1D, 0x4B, 0x52, 0xA3, 0x07, 0xC8, 0x51,
 ];
 const TAG_VERSION: u8 = 1;
+/// Where the start is in the tag: behind the type, the version and the stream's id.
+pub(super) const TAG_START_AT: usize = 16 + 1 + 4;
 /// Longer names are cut. The API allows less.
 const TAG_NAME_BYTES_MAX: usize = 1024;
 /// From 1904-01-01, where MP4 counts from, to 1970-01-01.
 const MP4_EPOCH_S: i64 = 2_082_844_800;
+/// The first box of every file of ours: `ftyp` with the brands, always the same.
+const FILE_TYPE: [u8; 28] = *b"\0\0\0\x1Cftypiso6\0\0\0\0iso6iso5mp41";
 /// `und`, undetermined, in the 5-bit letters of section 8.4.2.3.
 const LANGUAGE_UND: u16 = 0x55C4;
 /// Unity matrix (section 8.2.2.2), rows of 16.16, 16.16, 2.30 numbers.
@@ -115,6 +120,16 @@ pub fn encode_live_init(video: &VideoFormat, audio: Option<&AudioFormat>) -> Vec
     encode_head(video, audio, None).0
 }
 
+/// How many bytes `is_own_head` wants to see, if the file has as many.
+pub const OWN_HEAD_BYTES: usize = FILE_TYPE.len();
+
+/// Whether a file that begins like this can be one of ours whose head a power cut tore: it begins as all of ours do, as
+/// far as it goes, or where its bytes never came to the medium there are zeros or nothing.
+pub fn is_own_head(bytes: &[u8]) -> bool {
+    let len = bytes.len().min(OWN_HEAD_BYTES);
+    bytes[..len] == FILE_TYPE[..len] || bytes[..len].iter().all(|&byte| byte == 0)
+}
+
 /// `ftyp` and `moov`; also where the duration in `mehd` stands.
 fn encode_head(
     video: &VideoFormat,
@@ -122,9 +137,7 @@ fn encode_head(
     tag: Option<(&RecordingTag, usize)>,
 ) -> (Vec<u8>, usize) {
     let mut out = Vec::with_capacity(2048);
-    write_box(&mut out, b"ftyp", |out| {
-        out.extend_from_slice(b"iso6\0\0\0\0iso6iso5mp41");
-    });
+    out.extend_from_slice(&FILE_TYPE);
     let created_s = tag.map_or(0, |(tag, _)| mp4_time_s(tag.start_ms));
     let mut duration_at = 0;
     write_box(&mut out, b"moov", |out| {
@@ -148,6 +161,14 @@ fn encode_head(
         }
     });
     (out, duration_at)
+}
+
+/// What is written over the places of a recording's head that tell its start, to date it anew.
+pub fn dating_patches(scan: &Scan, start_ms: i64) -> Vec<(u64, Vec<u8>)> {
+    let created = mp4_time_s(start_ms).to_be_bytes();
+    let times = scan.created_at.iter().map(|&at| (at, [created, created].concat()));
+    let start = scan.start_at.map(|at| (at, start_ms.to_be_bytes().to_vec()));
+    times.chain(start).collect()
 }
 
 /// Seconds since 1904, as `mvhd` counts; 0 for times before.

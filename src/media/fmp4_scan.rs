@@ -5,7 +5,7 @@
 //! most one read per eight bytes of the file, without a panic and within `READ_BYTES_MAX` and
 //! `ENTRIES_MAX` of memory.
 
-use super::fmp4::RecordingTag;
+use super::fmp4::{RecordingTag, TAG_START_AT};
 use super::fmp4_index::{INDEX_SLOTS_MAX, Index, IndexEntry, index_bytes, merge_pairs};
 use super::fmp4_moof::{Fragment, parse_moof};
 use super::mp4_box::{BoxHead, Cursor, boxes};
@@ -19,6 +19,8 @@ pub const ENTRIES_MAX: usize = 8192;
 const _: () = assert!(index_bytes(INDEX_SLOTS_MAX) <= READ_BYTES_MAX);
 /// Our files have three boxes in front of the first fragment.
 const HEAD_BOXES_MAX: u32 = 64;
+/// Of a movie and two tracks, with their media.
+const CREATED_MAX: usize = 5;
 /// Head of an `mdat` box with a 64-bit size.
 const MDAT_HEAD_BYTES_MAX: usize = 16;
 
@@ -60,6 +62,9 @@ pub struct Scan {
     pub index_slots: usize,
     /// Where `mehd` has its duration, which is `duration_ticks` once the recording is finished.
     pub duration_at: Option<u64>,
+    /// Where the tag has the start, and where the movie and its tracks have the time that they were made.
+    pub start_at: Option<u64>,
+    pub created_at: Vec<u64>,
     /// Index and duration are in place and reach the end of the file: nothing is left to do.
     pub is_indexed: bool,
     pub has_torn_tail: bool,
@@ -213,17 +218,36 @@ impl Scanner {
         let body_at = self.at + head_len;
         self.has_movie = boxes(body).any(|(kind, ..)| kind == *b"mvex");
         for (kind, at, child) in boxes(body) {
+            self.note_created(kind, child, body_at + at as u64, 0);
             if kind == *b"uuid"
                 && let Some((tag, slots)) = RecordingTag::parse(child)
             {
                 self.scan.tag = Some(tag);
                 self.scan.index_slots = slots;
+                self.scan.start_at = Some(body_at + (at + TAG_START_AT) as u64);
             } else if kind == *b"mvex" {
                 let header = boxes(child).find(|(kind, ..)| kind == b"mehd");
                 if let Some((_, header_at, header)) = header {
                     self.take_duration(header, body_at + (at + header_at) as u64);
                 }
             }
+        }
+    }
+
+    /// Headers of version 1 begin with version and flags, the time of creation and that of the last change.
+    fn note_created(&mut self, kind: [u8; 4], body: &[u8], body_at: u64, depth: u32) {
+        match &kind {
+            b"mvhd" | b"tkhd" | b"mdhd"
+                if body.len() >= 20 && body[0] == 1 && self.scan.created_at.len() < CREATED_MAX =>
+            {
+                self.scan.created_at.push(body_at + 4);
+            }
+            b"trak" | b"mdia" if depth < 2 => {
+                for (kind, at, child) in boxes(body) {
+                    self.note_created(kind, child, body_at + at as u64, depth + 1);
+                }
+            }
+            _ => {}
         }
     }
 

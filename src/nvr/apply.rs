@@ -123,7 +123,7 @@ impl Applier {
     }
 
     async fn create_stream(&self, patch: &StreamPatch) -> Result<StreamView, CommandError> {
-        let id = self.nvr.peek_stream_id();
+        let id = self.free_stream_id().await?;
         let config = StreamConfig::from_patch(id, patch).map_err(CommandError::BadField)?;
         self.check_name(&config)?;
         let max = usize::from(self.nvr.settings().max_streams);
@@ -136,6 +136,17 @@ impl Applier {
         self.commit_all(vec![Change::PutStream(config.clone()), Change::PutLife(life)]).await?;
         self.nvr.add_stream(config);
         self.published(id)
+    }
+
+    /// An id that no stream had before, not even one that only recordings know of.
+    async fn free_stream_id(&self) -> Result<u32, CommandError> {
+        let recordings = &self.nvr.parts.recordings;
+        let reader = recordings.store.reader();
+        let stored = recordings.store_pool.run(move || reader.next_stream_id()).await;
+        let stored =
+            stored.map_err(RecordError::Pool).and_then(|id| id.map_err(RecordError::Store));
+        let stored = stored.map_err(|error| internal(&error))?;
+        Ok(self.nvr.peek_stream_id().max(stored).max(recordings.stream_id_floor()))
     }
 
     async fn update_stream(

@@ -36,6 +36,7 @@ impl Gauges {
             memory_usage: self.machine.memory_usage().unwrap_or(0.0),
             storage_total: storage.total,
             storage_free: storage.free,
+            bytes_written: stats::bytes_written(),
         }
     }
 

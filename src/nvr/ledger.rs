@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::state::Nvr;
 use crate::config::stream::StreamConfig;
-use crate::ledger::clock_core::{self, ClockWatch, Step};
+use crate::ledger::clock_core::{self, ClockWatch, Redate, Step};
 use crate::ledger::span_core::{Layer, Span, State};
 use crate::store::spans::Life;
 use crate::store::{Change, Store, StoreError};
-use crate::system::{clock, wait};
+use crate::system::{clock, stats, wait};
 
 /// How often the two clocks are compared.
 const CLOCK_EVERY: Duration = Duration::from_secs(1);
@@ -24,23 +24,14 @@ const COMMIT_EVERY: Duration = Duration::from_secs(5);
 const ALIVE_EVERY: Duration = Duration::from_secs(300);
 /// After a step of the clock nothing is deleted for its age: a wrong time is often put right soon.
 const CLOCK_TRUST_AFTER: Duration = Duration::from_secs(600);
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What the ledger's driver remembers.
 #[derive(Default)]
 pub struct Ledger {
     watch: RefCell<ClockWatch>,
     stepped: Cell<Option<Instant>>,
-    /// The program was not running since then, and the clock does not know yet until when.
+    /// The program was not running since then, until it was started: when that was may be learnt late.
     down: Cell<Option<(i64, State)>>,
-}
-
-impl Ledger {
-    /// Whether the clock was set and has not stepped lately.
-    pub fn is_clock_trusted(&self) -> bool {
-        clock_core::is_set(clock::wall_ms())
-            && self.stepped.get().is_none_or(|at| at.elapsed() >= CLOCK_TRUST_AFTER)
-    }
 }
 
 /// The time since the last sign of life, once the clock knows how long that was.
@@ -61,7 +52,7 @@ pub fn last_alive(store: &Store, streams: &[StreamConfig]) -> Result<Option<Down
         let written_ms = row.and_then(|row| modified_ms(Path::new(&row.path)));
         last_ms = last_ms.max(written_ms);
     }
-    let state = if boot == boot_id() { State::Restart } else { State::PowerOff };
+    let state = if boot == stats::boot_id() { State::Restart } else { State::PowerOff };
     Ok(last_ms.map(|since_ms| Down { since_ms, state }))
 }
 
@@ -70,18 +61,15 @@ fn modified_ms(path: &Path) -> Option<i64> {
     i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
-fn boot_id() -> Option<String> {
-    std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())
-}
-
 /// The span in which the program did not run.
 fn down_span(down: Down, started_ms: i64) -> Option<Span> {
     let span = Span { start_ms: down.since_ms, end_ms: started_ms, state: down.state };
-    (span.start_ms < span.end_ms && clock_core::is_set(started_ms)).then_some(span)
+    let is_known = clock_core::is_set(down.since_ms) && clock_core::is_set(started_ms);
+    (span.start_ms < span.end_ms && is_known).then_some(span)
 }
 
 /// Notes a start: closes what an earlier life left open, says since when the program was down, and gives streams of
-/// older stores a beginning. Answers the down time if the clock is not set yet.
+/// older stores a beginning. Answers the down time again: if the clock turns out to be wrong, its end changes.
 pub fn begin(
     store: &Store,
     streams: &[StreamConfig],
@@ -89,7 +77,7 @@ pub fn begin(
 ) -> Result<Option<Down>, StoreError> {
     let now_ms = clock::wall_ms();
     let alive_ms = down.map_or(now_ms, |down| down.since_ms);
-    let mut changes = vec![Change::Boot(boot_id().unwrap_or_default(), alive_ms)];
+    let mut changes = vec![Change::Boot(stats::boot_id().unwrap_or_default(), alive_ms)];
     for config in streams {
         let span = down.and_then(|down| down_span(down, now_ms));
         changes.extend(span.map(|span| Change::PutSpan(config.id, Layer::Reason, span)));
@@ -105,7 +93,7 @@ pub fn begin(
     }
     changes.push(Change::Alive(now_ms));
     store.commit(&changes)?;
-    Ok(down.filter(|_| !clock_core::is_set(now_ms)))
+    Ok(down)
 }
 
 impl Nvr {
@@ -114,10 +102,22 @@ impl Nvr {
         self.ledger.down.set(down.map(|down| (down.since_ms, down.state)));
     }
 
+    /// Whether the clock was set and has not stepped lately, and all dates are by it.
+    pub fn is_clock_trusted(&self) -> bool {
+        // A step since the last look would make everything seem old.
+        self.watch_clock();
+        clock_core::is_set(clock::wall_ms())
+            && !self.parts.recordings.is_redating()
+            && self.ledger.stepped.get().is_none_or(|at| at.elapsed() >= CLOCK_TRUST_AFTER)
+    }
+
     /// Looks at every stream and notes the state that it is in.
     pub(super) fn observe(&self) {
         self.watch_clock();
         let now_ms = clock::wall_ms();
+        // What was lost before the time was known, and is told only now.
+        let redated = self.parts.recordings.redated();
+        let dated = |at_ms: i64| redated.map_or(at_ms, |redate| redate.dated(at_ms));
         let mut journal = self.parts.recordings.journal.borrow_mut();
         self.each_stream(|config, hub| {
             let state = match hub {
@@ -128,13 +128,14 @@ impl Nvr {
             journal.observe(config.id, state, now_ms);
             let losses = hub.map(|hub| hub.take_losses()).unwrap_or_default();
             for span in losses {
-                journal.lose(config.id, span);
+                let (start_ms, end_ms) = (dated(span.start_ms), dated(span.end_ms));
+                journal.lose(config.id, Span { start_ms, end_ms, ..span });
             }
         });
         // What the rings had to give up, because the disk stood still or was too slow for all of it.
         let state = if self.is_round_late() { State::DiskStalled } else { State::Overload };
         for loss in self.parts.buffers.take_losses() {
-            let span = Span { start_ms: loss.from_ms, end_ms: loss.to_ms, state };
+            let span = Span { start_ms: dated(loss.from_ms), end_ms: dated(loss.to_ms), state };
             journal.lose(loss.stream_id, span);
         }
     }
@@ -179,25 +180,33 @@ impl Nvr {
         }
     }
 
+    /// The time is known: this run of the machine is dated anew, from its beginning on.
+    fn note_first_sync(&self, step: Step, mono_ms: u64) {
+        let recordings = &self.parts.recordings;
+        let from_ms = step.from_ms.saturating_sub(stats::uptime_ms().unwrap_or(0).max(0));
+        let started_ms = step.from_ms.saturating_sub_unsigned(mono_ms);
+        let (until_ms, by_ms) = (step.from_ms, step.by_ms());
+        let redate =
+            Redate { boot: recordings.boot, from_ms: from_ms.min(started_ms), until_ms, by_ms };
+        log::info!("recordings since {} are dated anew", clock::iso_seconds(redate.from_ms));
+        let mut journal = recordings.journal.borrow_mut();
+        journal.redate(&redate);
+        self.ledger.stepped.set(None);
+        recordings.redate(redate);
+        let Some((since_ms, state)) = self.ledger.down.take() else { return };
+        if let Some(span) = down_span(Down { since_ms, state }, started_ms.saturating_add(by_ms)) {
+            self.each_stream(|config, _| journal.put_reason(config.id, span));
+        }
+    }
+
     fn note_step(&self, step: Step, mono_ms: u64) {
         let (from, to) = (clock::iso_seconds(step.from_ms), clock::iso_seconds(step.to_ms));
         log::warn!("the clock stepped from {from} to {to}");
-        self.ledger.stepped.set(Some(Instant::now()));
-        let mut journal = self.parts.recordings.journal.borrow_mut();
-        if step.is_first_sync() {
-            self.ledger.stepped.set(None);
-        }
-        journal.step(step);
-        let started_ms = step.to_ms.saturating_sub_unsigned(mono_ms);
-        let down = self.ledger.down.get().filter(|_| step.is_first_sync());
-        if let Some((since_ms, state)) = down {
-            self.ledger.down.set(None);
-            let span = down_span(Down { since_ms, state }, started_ms);
-            self.each_stream(|config, _| {
-                if let Some(span) = span {
-                    journal.put_reason(config.id, span);
-                }
-            });
+        if step.is_first_sync {
+            self.note_first_sync(step, mono_ms);
+        } else {
+            self.ledger.stepped.set(Some(Instant::now()));
+            self.parts.recordings.journal.borrow_mut().step(step);
         }
         self.each_stream(|_, hub| {
             if let Some(hub) = hub {

@@ -48,7 +48,7 @@ impl Nvr {
                     log::warn!("removing deleted files: {error}");
                 }
             }
-            if Instant::now() >= prune_at && self.ledger.is_clock_trusted() {
+            if Instant::now() >= prune_at && self.is_clock_trusted() {
                 prune_at = Instant::now() + PRUNE_EVERY;
                 let prune = Change::PruneSpans(clock::wall_ms(), LEDGER_KEPT_MS);
                 if let Err(error) = self.parts.recordings.commit(vec![prune]).await {
@@ -127,7 +127,7 @@ impl Nvr {
         };
         let mut facts = Facts {
             now_ms: clock::wall_ms(),
-            is_clock_trusted: self.ledger.is_clock_trusted(),
+            is_clock_trusted: self.is_clock_trusted(),
             disk,
             streams: BTreeMap::new(),
         };

@@ -43,6 +43,8 @@ pub struct Actual {
     pub keyframe_interval: f64,
     /// `aac`, `opus`, `pcma`, `pcmu`; `None` without audio.
     pub audio: Option<&'static str>,
+    /// Why there is no sound though the camera has some, or what it is turned into; in words.
+    pub audio_note: Option<String>,
 }
 
 /// One stream: configuration and state.

@@ -38,10 +38,12 @@ use crate::live::jpeg::Pictures;
 use crate::live::service::Live;
 use crate::record::disk::Disks;
 use crate::record::open::OpenRecordings;
+use crate::record::storage::{self, Consent};
 use crate::record::{check as record_check, real_disk, rebuild};
-use crate::store::{Change, FILE_NAME, Loaded, Store, StoreError};
+use crate::store::damage::{self, Lost};
+use crate::store::{Change, Loaded, Store};
 use crate::system::pool::Pool;
-use crate::system::{log as log_thread, memory, signal, stats, wait};
+use crate::system::{drive, log as log_thread, memory, signal, stats, wait};
 
 /// SIGTERM to exit takes 3 s at most; what is not done by then is left for recovery.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(2700);
@@ -124,7 +126,11 @@ fn try_rebuild(data_dir: &Path, storage: Option<PathBuf>) -> Result<String, Stri
     let data_dir =
         data_dir.canonicalize().map_err(|error| format!("{}: {error}", data_dir.display()))?;
     let _lock = lock(&data_dir, true)?;
-    let (store, mut loaded) = open_or_set_aside(&data_dir)?;
+    let opened = damage::open_or_begin_anew(&data_dir, &default_storage(&data_dir));
+    let (store, mut loaded, lost) = opened.map_err(|error| error.to_string())?;
+    if let Some(Lost { why, .. }) = lost {
+        println!("{why}; kept as {}", data_dir.join(damage::BROKEN[0]).display());
+    }
     if let Some(storage) = storage {
         let storage =
             storage.canonicalize().map_err(|error| format!("{}: {error}", storage.display()))?;
@@ -137,27 +143,20 @@ fn try_rebuild(data_dir: &Path, storage: Option<PathBuf>) -> Result<String, Stri
     rebuilt.map_err(|error| format!("{}: {error}", root.display()))
 }
 
-/// The store as it is; one that can't be read makes room for an empty one and is kept beside it.
-fn open_or_set_aside(data_dir: &Path) -> Result<(Store, Loaded), String> {
-    let open = || {
-        let store = Store::open(data_dir)?;
-        let loaded = store.load(default_storage(data_dir))?;
-        Ok::<_, StoreError>((store, loaded))
-    };
-    match open() {
-        Err(error @ (StoreError::Corrupt { .. } | StoreError::Database(_))) => {
-            let (path, aside) = (data_dir.join(FILE_NAME), data_dir.join("store.redb.broken"));
-            println!("{error}; kept as {}", aside.display());
-            std::fs::rename(&path, &aside)
-                .map_err(|error| format!("{}: {error}", path.display()))?;
-            open().map_err(|error| error.to_string())
-        }
-        opened => opened.map_err(|error| error.to_string()),
-    }
-}
-
 fn default_storage(data_dir: &Path) -> String {
     data_dir.join("recordings").to_string_lossy().into_owned()
+}
+
+/// A damaged store has made room for this one: says so, and knows the storage again that the old one knew.
+fn begin_anew(store: &Store, lost: &Lost, loaded: &Loaded) {
+    let what = if lost.has_copy { "rows of recordings" } else { "streams, settings and rows" };
+    log::error!("{}; it is kept as {}, {what} begin anew", lost.why, damage::BROKEN[0]);
+    let root = Path::new(&loaded.settings.storage_path);
+    if !lost.has_copy
+        && let Err(error) = storage::attach(&real_disk::opener(), store, root, Consent::Adopt)
+    {
+        log::warn!("{}: {error}", root.display());
+    }
 }
 
 /// Takes the data directory for this process alone.
@@ -192,8 +191,12 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     log_thread::init(args.log_level).map_err(|error| format!("log thread: {error}"))?;
     let data_dir = absolute(&args.data_dir)?;
     let _lock = lock(&data_dir, true)?;
-    let store = Store::open(&data_dir).map_err(|error| error.to_string())?;
-    let mut loaded = store.load(default_storage(&data_dir)).map_err(|error| error.to_string())?;
+    let opened = damage::open_or_begin_anew(&data_dir, &default_storage(&data_dir));
+    let (store, mut loaded, lost) = opened.map_err(|error| error.to_string())?;
+    if let Some(lost) = &lost {
+        begin_anew(&store, lost, &loaded);
+    }
+    store.keep_copy();
     let phc = match loaded.password_phc.take() {
         Some(phc) => phc,
         None => first_password(&args, &data_dir, &store)?,
@@ -204,6 +207,7 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     if args.is_demo && loaded.streams.is_empty() {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
+    memory::keep_pictures_on_heap();
     memory::lock();
     let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
     let executor = Rc::new(LocalExecutor::new());
@@ -246,8 +250,8 @@ fn try_run(args: RunArgs) -> Result<(), String> {
         }),
         started,
     };
-    let main = serve_all(args, data_dir, parts, loaded, down);
-    smol::block_on(executor.run(main))
+    let main = serve_all(args, data_dir, parts, loaded, (down, lost));
+    drive::block_on(executor.run(main))
 }
 
 /// Runs until a signal comes.
@@ -256,7 +260,7 @@ async fn serve_all(
     data_dir: PathBuf,
     parts: Parts,
     loaded: Loaded,
-    down: Option<ledger::Down>,
+    (down, lost): (Option<ledger::Down>, Option<Lost>),
 ) -> Result<(), String> {
     let web_port = loaded.settings.web_port;
     let address = args.listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, web_port).into());
@@ -282,6 +286,7 @@ async fn serve_all(
     parts.recordings.look_at_storage().or(wait::pause(STORAGE_PATIENCE)).await;
     let nvr = Nvr::new(parts, loaded.settings, loaded.next_stream_id);
     nvr.set_down(down);
+    nvr.set_lost(lost);
     for config in loaded.streams {
         nvr.add_stream(config);
     }
@@ -321,7 +326,8 @@ async fn serve_all(
     say(&format!("LightNVR {} ready: http://{bound}/", crate::VERSION));
     let name = match early {
         Some(name) => name,
-        None => terminated.await,
+        // In a task of its own: this one is polled with every other.
+        None => executor.spawn(terminated).await,
     };
     log::info!("{}: stopping", name.map_err(|error| format!("signals: {error}"))?);
     let stopped = async {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::FutureExt;
-use smol::{LocalExecutor, Task, Timer};
+use smol::{LocalExecutor, Task};
 
 use super::ledger::Ledger;
 use super::snapshot::{Forecast, Snapshot, SnapshotCell, StreamStatus, StreamView};
@@ -20,12 +20,15 @@ use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
 use crate::http::auth::Auth;
 use crate::live::service::{Live, LiveConfig};
+use crate::live::sub_feed::SubFeed;
 use crate::record::RecordError;
 use crate::record::cut_core::CutConfig;
 use crate::record::open::OpenRecordings;
 use crate::record::writer;
+use crate::store::damage::Lost;
 use crate::stream::hub::{Hub, RingConfig};
-use crate::stream::supervisor;
+use crate::stream::{sub, supervisor};
+use crate::system::drive::Timer;
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopper, stop_pair};
 
@@ -49,6 +52,15 @@ struct Running {
     recorder_stop: Stopper,
     source: Option<Task<()>>,
     recorder: Task<()>,
+    sub: Option<RunningSub>,
+}
+
+/// A sub-stream that can be had.
+struct RunningSub {
+    feed: Rc<SubFeed>,
+    /// Dropping it ends the task.
+    stop: Stopper,
+    task: Task<()>,
 }
 
 struct Stream {
@@ -81,6 +93,8 @@ pub struct Nvr {
     /// When the sync round that is under way began, and what the last one said.
     round_since: RefCell<Option<Instant>>,
     round_error: RefCell<Option<&'static str>>,
+    /// What became of the last store, if it was damaged.
+    lost: RefCell<Option<Lost>>,
     pub swap: Swap,
     pub(super) ledger: Ledger,
     /// What retention said last, and how it is asked to look again.
@@ -103,6 +117,7 @@ impl Nvr {
             lingering: RefCell::default(),
             round_since: RefCell::default(),
             round_error: RefCell::default(),
+            lost: RefCell::default(),
             swap: Swap::default(),
             ledger: Ledger::default(),
             forecast: RefCell::default(),
@@ -113,6 +128,25 @@ impl Nvr {
 
     pub fn settings(&self) -> Settings {
         self.settings.borrow().clone()
+    }
+
+    /// This life began with a store that was damaged.
+    pub fn set_lost(&self, lost: Option<Lost>) {
+        *self.lost.borrow_mut() = lost;
+    }
+
+    /// What `/healthz` says of that: until all recordings are listed again, and until there are streams.
+    fn lost_words(&self) -> Option<&'static str> {
+        let lost = self.lost.borrow();
+        let has_copy = lost.as_ref()?.has_copy;
+        if !has_copy && self.stream_count() == 0 {
+            return Some(
+                "the store was damaged: streams, settings and password are lost, add them again",
+            );
+        }
+        let is_done = self.parts.recordings.is_compared();
+        (!is_done)
+            .then_some("the store was damaged: recordings are being listed anew from their files")
     }
 
     /// Calls `visit` for each stream with its hub, if it runs; by rising id.
@@ -180,10 +214,27 @@ impl Nvr {
             Rc::clone(&cut),
             recorder_stopped,
         ));
-        let mut running =
-            Running { hub, cut, source_stop: None, recorder_stop, source: None, recorder };
+        let mut running = Running {
+            hub,
+            cut,
+            source_stop: None,
+            recorder_stop,
+            source: None,
+            recorder,
+            sub: None,
+        };
         self.start_source(&mut running, config);
+        running.sub = self.start_sub(config);
         running
+    }
+
+    fn start_sub(&self, config: &StreamConfig) -> Option<RunningSub> {
+        let source = sub::source(config)?;
+        let feed = self.parts.live.add_sub(config.id);
+        let (stop, stopped) = stop_pair();
+        let (id, codec) = (config.id, self.parts.codec.clone());
+        let work = sub::run(id, source, Rc::clone(&feed), codec, stopped);
+        Some(RunningSub { feed, stop, task: self.parts.executor.spawn(work) })
     }
 
     fn start_source(&self, running: &mut Running, config: &StreamConfig) {
@@ -207,6 +258,7 @@ impl Nvr {
         let running = match running {
             Some(running) if !config.enabled => {
                 self.linger(stop(running).await);
+                self.parts.live.remove_sub(config.id);
                 None
             }
             Some(mut running) => {
@@ -217,6 +269,13 @@ impl Nvr {
                     stop_source(&mut running).await;
                     running.hub.set_status(StreamStatus::Connecting, String::new());
                     self.start_source(&mut running, &config);
+                }
+                if was.sub_url != config.sub_url {
+                    if let Some(sub) = running.sub.take() {
+                        stop_sub(sub).await;
+                    }
+                    self.parts.live.remove_sub(config.id);
+                    running.sub = self.start_sub(&config);
                 }
                 Some(running)
             }
@@ -233,6 +292,7 @@ impl Nvr {
         }
         self.forget(id);
         self.parts.live.remove(id);
+        self.parts.live.remove_sub(id);
     }
 
     /// Keeps a recorder that waits for its disk until it is done. There is at most one for each stop of a stream.
@@ -290,6 +350,7 @@ impl Nvr {
                 ailments.push(swap::ailment_of(stream.config.id, error));
             }
         }
+        ailments.extend(self.lost_words().map(str::to_owned));
         let storage = self.parts.recordings.storage_fault();
         ailments.extend(storage.or(*self.round_error.borrow()).map(str::to_owned));
         if let Some(since) = *self.round_since.borrow()
@@ -355,7 +416,7 @@ pub fn live_config(settings: &Settings) -> LiveConfig {
 
 fn fetches_other(was: &StreamConfig, is: &StreamConfig) -> bool {
     let format = |config: &StreamConfig| (config.width, config.height, config.fps, config.codec);
-    was.url != is.url || format(was) != format(is)
+    was.url != is.url || was.transport != is.transport || format(was) != format(is)
 }
 
 fn view(stream: &Stream) -> StreamView {
@@ -371,12 +432,13 @@ fn view(stream: &Stream) -> StreamView {
         },
         Some(running) => {
             let seen = running.hub.view();
+            let note = running.sub.as_ref().and_then(|sub| sub.feed.note());
             StreamView {
                 config,
                 status: seen.status,
                 status_detail: seen.detail,
                 actual: seen.actual,
-                advice: seen.advice,
+                advice: seen.advice.into_iter().chain(note).collect(),
                 buffer: seen.buffer.map(swap::stream_buffer),
             }
         }
@@ -392,10 +454,23 @@ async fn stop_source(running: &mut Running) {
     running.hub.end_run();
 }
 
+/// Ends a sub-stream, within `STOP_MAX`.
+async fn stop_sub(RunningSub { stop, task, .. }: RunningSub) {
+    drop(stop);
+    task.or(wait::pause(supervisor::STOP_MAX)).await;
+}
+
 /// Ends the source and gives the recorder `RECORDER_STOP_MAX` to finish its file. Answers the recorder's task if its
 /// disk did not answer by then: whoever drops it leaves the file to recovery.
 async fn stop(mut running: Running) -> Option<Task<()>> {
-    stop_source(&mut running).await;
+    // Both at once: one goodbye does not wait for the other.
+    let sub = running.sub.take();
+    let sub_ended = async {
+        if let Some(sub) = sub {
+            stop_sub(sub).await;
+        }
+    };
+    smol::future::zip(stop_source(&mut running), sub_ended).await;
     drop(running.recorder_stop);
     let mut recorder = running.recorder;
     let finished = async {

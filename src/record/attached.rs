@@ -12,8 +12,11 @@ use super::RecordError;
 use super::disk::{self, Created, Disk};
 use super::open::OpenRecordings;
 use super::recovery::{self, Comparison, Recovered, split_path};
+use super::redate;
 use super::storage::{self, Consent, StorageFault};
+use crate::ledger::clock_core::Redate;
 use crate::ledger::span_core::State as LedgerState;
+use crate::store::Change;
 use crate::store::row::RecordingRow;
 use crate::system::pool::Pool;
 use crate::system::wait;
@@ -22,6 +25,8 @@ use crate::system::wait;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks whether files and rows are to be compared.
 const COMPARE_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks whether something came late with a date from before the time was known.
+const REDATE_PAUSE: Duration = Duration::from_secs(60);
 /// When files could not be read or mended, everything is compared again after this time.
 const COMPARE_AGAIN: Duration = Duration::from_secs(300);
 /// Files of a failed disk that wait to be settled; more than that wait for the next start.
@@ -32,6 +37,8 @@ const LEFT_MAX: usize = 1024;
 pub struct Attached {
     pub disk: Arc<dyn Disk>,
     pub pool: Pool,
+    /// Streams below this id have directories here.
+    pub stream_id_floor: u32,
 }
 
 /// A recording that ended when its disk or the store failed.
@@ -41,6 +48,22 @@ pub struct Left {
     pub created: Arc<Created>,
     /// Bytes that are on the medium for sure.
     pub sure: u64,
+}
+
+/// Recordings that were made before the time was known.
+#[derive(Debug)]
+pub struct Redating {
+    /// Of this life, and whether the store knows.
+    redate: Option<(Redate, bool)>,
+    /// Some may still have a wrong date.
+    is_pending: bool,
+    look_at: Instant,
+}
+
+impl Default for Redating {
+    fn default() -> Self {
+        Self { redate: None, is_pending: false, look_at: Instant::now() }
+    }
 }
 
 /// Where recordings go.
@@ -65,6 +88,11 @@ impl OpenRecordings {
     pub(super) fn attached(&self) -> Result<(PathBuf, Attached), RecordError> {
         let state = self.state.borrow();
         state.attached.clone().map(|attached| (state.root.clone(), attached))
+    }
+
+    /// Ids of streams below this one may belong to recordings that are there.
+    pub fn stream_id_floor(&self) -> u32 {
+        self.attached().map_or(0, |(_, attached)| attached.stream_id_floor)
     }
 
     /// Why no recording can begin, in the owner's words.
@@ -139,10 +167,14 @@ impl OpenRecordings {
     async fn attach(&self, root: &Path, consent: Consent) -> Result<Attached, RecordError> {
         let pool = self.disks.pool_for(root).map_err(|error| RecordError::disk(root, &error))?;
         let (opener, store, root) = (Arc::clone(&self.opener), self.store.clone(), root.to_owned());
-        let job = move || storage::attach(&opener, &store, &root, consent);
-        let disk = pool.run(job).await.map_err(RecordError::Pool)??;
+        let job = move || {
+            let disk = storage::attach(&opener, &store, &root, consent)?;
+            let floor = recovery::stream_id_floor(disk.as_ref())?;
+            Ok::<_, RecordError>((disk, floor))
+        };
+        let (disk, stream_id_floor) = pool.run(job).await.map_err(RecordError::Pool)??;
         // A disk that was unmounted is on another device than the directory that it left behind.
-        Ok(Attached { disk, pool })
+        Ok(Attached { disk, pool, stream_id_floor })
     }
 
     fn put(&self, root: &Path, attached: Result<Attached, RecordError>) {
@@ -171,7 +203,7 @@ impl OpenRecordings {
     /// Looks at the storage once: one that is not there is tried again.
     pub async fn look_at_storage(&self) {
         let root = self.state.borrow().root.clone();
-        if let Ok((_, Attached { disk, pool })) = self.attached()
+        if let Ok((_, Attached { disk, pool, .. })) = self.attached()
             && pool.run(move || disk.is_at_path()).await != Ok(false)
         {
             return;
@@ -191,6 +223,7 @@ impl OpenRecordings {
         };
         let compare = async {
             loop {
+                self.redate_some().await;
                 self.compare().await;
                 wait::pause(COMPARE_PAUSE).await;
             }
@@ -251,7 +284,7 @@ impl OpenRecordings {
         let Some(due) = self.state.borrow().compare_at.filter(|at| *at <= Instant::now()) else {
             return;
         };
-        let Ok((root, Attached { disk, pool })) = self.attached() else { return };
+        let Ok((root, Attached { disk, pool, .. })) = self.attached() else { return };
         let mut comparison = Comparison::new(root, self.own.clone(), Arc::clone(&self.next_id));
         let done = loop {
             let (store, disk, opener) =
@@ -281,6 +314,52 @@ impl OpenRecordings {
         drop(state);
         let is_ours = |path: &str| open.iter().chain(&waiting).any(|ours| ours == path);
         self.own.retain(is_ours);
+    }
+
+    /// From now on what was dated so is wrong.
+    pub fn redate(&self, redate: Redate) {
+        let redate = Some((redate, false));
+        *self.redating.borrow_mut() =
+            Redating { redate, is_pending: true, look_at: Instant::now() };
+    }
+
+    /// What this life has learnt about its dates.
+    pub fn redated(&self) -> Option<Redate> {
+        self.redating.borrow().redate.map(|(redate, _)| redate)
+    }
+
+    /// Whether recordings may still have a date from before the time was known.
+    pub fn is_redating(&self) -> bool {
+        self.redating.borrow().is_pending
+    }
+
+    /// Dates recordings anew, while there are any; those that are being written, or wait for the disk, come later.
+    pub(super) async fn redate_some(&self) {
+        let (Some((redate, is_stored)), true) = ({
+            let redating = self.redating.borrow();
+            (redating.redate, redating.look_at <= Instant::now())
+        }) else {
+            return;
+        };
+        let Ok((root, Attached { disk, pool, .. })) = self.attached() else { return };
+        if !is_stored {
+            if let Err(error) = self.commit(vec![Change::PutRedate(redate)]).await {
+                log::debug!("dating anew: {error}");
+                return;
+            }
+            self.redating.borrow_mut().redate = Some((redate, true));
+        }
+        let (store, opener, boot) = (self.store.clone(), Arc::clone(&self.opener), self.boot);
+        let job = move || redate::step(&store, disk.as_ref(), &opener, &root, boot);
+        let left = pool.run(job).await.map_err(RecordError::Pool).and_then(|left| left);
+        let is_writing = self.has_begun(|at_ms| redate.holds(at_ms));
+        let mut redating = self.redating.borrow_mut();
+        if let Ok(left) = &left {
+            redating.is_pending = left.has_more || left.done > 0 || is_writing;
+        }
+        // What waited for the disk all the time comes with its old date, however late.
+        let pause = if redating.is_pending { LOOK_EVERY / 2 } else { REDATE_PAUSE };
+        redating.look_at = Instant::now() + pause;
     }
 
     /// Whether files and rows were compared since the storage was attached; one that is not there has nothing to compare.

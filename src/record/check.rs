@@ -8,8 +8,8 @@ use super::disk::Opener;
 use super::recovery::{self, split_path};
 use super::repair::{self, Found};
 use super::storage;
+use crate::store::Store;
 use crate::store::row::RecordingRow;
-use crate::store::{RecordingQuery, Store};
 
 /// Lists what does not agree, one sentence each; empty when all is well.
 pub fn check(store: &Store, open: &Opener, root: &Path) -> Result<Vec<String>, RecordError> {
@@ -26,8 +26,7 @@ pub fn check(store: &Store, open: &Opener, root: &Path) -> Result<Vec<String>, R
     let absolute = |name: &String| root.join(name).to_string_lossy().into_owned();
     let mut unknown: HashSet<String> = files.iter().map(absolute).collect();
     let mut paths: HashSet<String> = HashSet::new();
-    let everything = RecordingQuery::default();
-    let visited = store.reader().visit(&everything, |row| {
+    let visited = store.reader().visit_behind(0, |row| {
         unknown.remove(&row.path);
         if !paths.insert(row.path.clone()) {
             findings.push(format!("recording {}: another row names {} too", row.id, row.path));
@@ -42,7 +41,14 @@ pub fn check(store: &Store, open: &Opener, root: &Path) -> Result<Vec<String>, R
     }
     let mut files: Vec<_> = unknown.into_iter().collect();
     files.sort();
-    findings.extend(files.iter().map(|path| format!("{path}: no row")));
+    for path in files {
+        let name = split_path(&path).map(|(_, name)| name);
+        let found = disk.as_ref().zip(name).map(|(disk, name)| repair::scan(disk.as_ref(), name));
+        findings.push(match found {
+            Some(Ok(Found::Foreign(why))) => format!("{path}: no row, left alone: {why}"),
+            _ => format!("{path}: no row"),
+        });
+    }
     Ok(findings)
 }
 

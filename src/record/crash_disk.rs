@@ -14,8 +14,8 @@ use crate::store::memory::StoreOp;
 /// One operation, or a note of the test between them.
 #[derive(Clone, Debug)]
 enum Op {
-    /// Directory or file (then with its number) that a name stands for; `None` removes it.
-    Name(String, Option<usize>),
+    /// Directory or file (then with its number) that a name stands for; `None` removes it. Several at once: a renaming.
+    Names(Vec<(String, Option<usize>)>),
     Write {
         file: usize,
         at: u64,
@@ -169,15 +169,15 @@ impl CrashDisk {
         let mut note = 0;
         for op in &world.ops[..count] {
             match op.clone() {
-                Op::Name(name, number) => since.push((name, number)),
+                Op::Names(names) => since.push(names),
                 Op::Write { file, at, bytes } => files[file].change(Change::Write(at, bytes)),
                 Op::SetLen(file, len) => files[file].change(Change::SetLen(len)),
                 Op::Sync(file) => files[file].sync(),
                 Op::SyncDir(dir) => {
-                    since.retain(|(name, number)| {
-                        let is_other = dir_of(name) != dir;
+                    since.retain(|names: &Vec<(String, Option<usize>)>| {
+                        let is_other = names.iter().any(|(name, _)| dir_of(name) != dir);
                         if !is_other {
-                            set_name(&mut synced_names, name, *number);
+                            set_names(&mut synced_names, names);
                         }
                         is_other
                     });
@@ -189,10 +189,8 @@ impl CrashDisk {
             }
         }
         if let Some(random) = &mut luck {
-            for (name, number) in &since {
-                if random.below(2) == 0 {
-                    set_name(&mut synced_names, name, *number);
-                }
+            for names in since.iter().filter(|_| random.below(2) == 0) {
+                set_names(&mut synced_names, names);
             }
         }
         // Without its directory a file can't be found.
@@ -205,10 +203,12 @@ impl CrashDisk {
     }
 }
 
-fn set_name(names: &mut BTreeMap<String, usize>, name: &str, number: Option<usize>) {
-    match number {
-        Some(number) => drop(names.insert(name.to_owned(), number)),
-        None => drop(names.remove(name)),
+fn set_names(all: &mut BTreeMap<String, usize>, names: &[(String, Option<usize>)]) {
+    for (name, number) in names {
+        match number {
+            Some(number) => drop(all.insert(name.clone(), *number)),
+            None => drop(all.remove(name)),
+        }
     }
 }
 
@@ -219,7 +219,7 @@ impl Disk for CrashDisk {
             return Ok(false);
         }
         world.names.insert(name.to_owned(), DIRECTORY);
-        world.ops.push(Op::Name(name.to_owned(), Some(DIRECTORY)));
+        world.ops.push(Op::Names(vec![(name.to_owned(), Some(DIRECTORY))]));
         Ok(true)
     }
 
@@ -231,7 +231,7 @@ impl Disk for CrashDisk {
         let number = world.files.len();
         world.files.push(Vec::new());
         world.names.insert(name.to_owned(), number);
-        world.ops.push(Op::Name(name.to_owned(), Some(number)));
+        world.ops.push(Op::Names(vec![(name.to_owned(), Some(number))]));
         Ok(Arc::new(CrashFile { world: self.clone(), number }))
     }
 
@@ -243,7 +243,18 @@ impl Disk for CrashDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.world();
         world.names.remove(name).ok_or(ErrorKind::NotFound)?;
-        world.ops.push(Op::Name(name.to_owned(), None));
+        world.ops.push(Op::Names(vec![(name.to_owned(), None)]));
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut world = self.world();
+        if world.names.contains_key(to) {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        let number = world.names.remove(from).ok_or(ErrorKind::NotFound)?;
+        world.names.insert(to.to_owned(), number);
+        world.ops.push(Op::Names(vec![(from.to_owned(), None), (to.to_owned(), Some(number))]));
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! A power cut at every operation of a session: two streams that rotate, with a recording deleted as
-//! retention does it.
+//! retention does it; and of one that learns the time and dates its recordings anew.
 //!
 //! After each one, what was synced (and in a second mode any part of what was not) is all that a new start finds.
 //! It must find a store that opens, its own storage, files that play, a row for each and nothing else, and of each
@@ -18,15 +18,20 @@ use super::open::OpenRecordings;
 use super::recovery;
 use super::retention::{self, Doomed};
 use super::storage::{self, Consent};
+use crate::ledger::clock_core::Redate;
+use crate::ledger::span_core::Layer;
 use crate::media::media_clip::{Clip, encode_clip};
 use crate::media::media_tool::{TempDir, run};
 use crate::media::packet::{Packet, Run, Track};
 use crate::store::row::RecordingRow;
-use crate::store::{RecordingQuery, Store};
+use crate::store::{Change, RecordingQuery, Store};
 use crate::system::pool::Pool;
 
 const ROOT: &str = "/lightnvr-crash-test/storage";
 const START_MS: i64 = 1_700_000_003_000;
+/// A minute after the beginning of 1970, and what is missing to 2023.
+const EARLY_MS: i64 = 63_000;
+const BY_MS: i64 = 1_700_000_000_000;
 const SECONDS: i64 = 12;
 const SEGMENT_MS: i64 = 5000;
 const FPS: i64 = 15;
@@ -42,19 +47,21 @@ struct Camera {
     run: Arc<Run>,
     config: CutConfig,
     cutter: Cutter,
+    start_ms: i64,
     frames: i64,
     opening: Option<Opening>,
     writing: Option<u64>,
 }
 
 impl Camera {
-    fn new(stream_id: u32, clip: &Rc<Clip>) -> Self {
+    fn new(stream_id: u32, clip: &Rc<Clip>, start_ms: i64) -> Self {
         let stream_name = format!("cam {stream_id}");
         Self {
             clip: Rc::clone(clip),
             run: Arc::new(Run { id: 1, audio: None }),
             config: CutConfig { stream_id, stream_name, segment_ms: SEGMENT_MS },
             cutter: Cutter::default(),
+            start_ms,
             frames: 0,
             opening: None,
             writing: None,
@@ -73,7 +80,7 @@ impl Camera {
             dts: n * 90_000 / FPS,
             is_key: unit.is_key,
             is_damaged: false,
-            wall_ms: START_MS + n * 1000 / FPS,
+            wall_ms: self.start_ms + n * 1000 / FPS,
             data: unit.data.clone(),
         })
     }
@@ -98,6 +105,12 @@ impl Camera {
         }
     }
 
+    async fn finish(&mut self, recordings: &OpenRecordings) {
+        let mut cuts = Vec::new();
+        self.cutter.finish(&self.config, &mut cuts);
+        self.carry_out(cuts, recordings).await;
+    }
+
     async fn record_second(&mut self, recordings: &OpenRecordings) {
         for _ in 0..FPS {
             let (packet, mut cuts) = (self.packet(), Vec::new());
@@ -120,7 +133,7 @@ fn session(clip: &Rc<Clip>) -> (CrashDisk, usize) {
         OpenRecordings::new(store.clone(), pool, Disks::default(), disk.opener(), root, 1);
     smol::block_on(async {
         recordings.look_at_storage().await;
-        let mut cameras = [Camera::new(0, clip), Camera::new(1, clip)];
+        let mut cameras = [Camera::new(0, clip, START_MS), Camera::new(1, clip, START_MS)];
         for second in 1..=SECONDS {
             for camera in &mut cameras {
                 camera.record_second(&recordings).await;
@@ -133,13 +146,85 @@ fn session(clip: &Rc<Clip>) -> (CrashDisk, usize) {
                 retention::delete(&recordings, doomed).await.unwrap();
             }
         }
-        for mut camera in cameras {
-            let mut cuts = Vec::new();
-            camera.cutter.finish(&camera.config, &mut cuts);
-            camera.carry_out(cuts, &recordings).await;
+        for camera in &mut cameras {
+            camera.finish(&recordings).await;
         }
     });
     (disk, before)
+}
+
+/// A board that starts in 1970, records, and then learns the time.
+fn session_of_1970(clip: &Rc<Clip>) -> (CrashDisk, usize) {
+    let disk = CrashDisk::default();
+    let listener = disk.clone();
+    let tell = Box::new(move |op| listener.note_store(op));
+    let store = Store::open_in_memory(Vec::new(), tell).unwrap();
+    let pool = Pool::start("store", 1, 64).unwrap();
+    let root = Path::new(ROOT).to_owned();
+    let recordings =
+        OpenRecordings::new(store.clone(), pool, Disks::default(), disk.opener(), root, 1);
+    let mut before = 0;
+    smol::block_on(async {
+        recordings.look_at_storage().await;
+        let mut cameras = [Camera::new(0, clip, EARLY_MS), Camera::new(1, clip, EARLY_MS)];
+        for _ in 1..=SECONDS / 2 {
+            for camera in &mut cameras {
+                camera.record_second(&recordings).await;
+            }
+            recordings.sync_round().await.unwrap();
+        }
+        for camera in &mut cameras {
+            camera.finish(&recordings).await;
+        }
+        let row = store.reader().recording(1).unwrap().unwrap();
+        let row = RecordingRow { is_protected: true, ..row };
+        recordings.commit(vec![Change::PutRecording(row)]).await.unwrap();
+        before = disk.op_count();
+        let boot = recordings.boot;
+        recordings.redate(Redate { boot, from_ms: 0, until_ms: EARLY_MS + 60_000, by_ms: BY_MS });
+        recordings.redate_some().await;
+    });
+    (disk, before)
+}
+
+#[test]
+fn a_power_cut_while_recordings_are_dated_anew_loses_none_and_leaves_none_half() {
+    let dir = TempDir::new();
+    let clip = Rc::new(encode_clip(&dir, 2, &["-c:v", "libx264", "-g", "15", "-bf", "0"]));
+    let (disk, first) = session_of_1970(&clip);
+    let count = disk.op_count();
+    let (_, whole) = start_on(&disk.after(first, None));
+    assert_eq!(whole.len(), 4, "two files each");
+    let mut moved = 0;
+    for cut in first..=count {
+        for luck in 0..=LUCKS {
+            let random = (luck > 0).then_some(Random((cut as u64) << 8 | luck));
+            let wreck = disk.after(cut, random);
+            let what = format!("power cut after {cut} of {count} operations, luck {luck}");
+            let (store, mut rows) = start_on(&wreck);
+            rows.sort_by_key(|row| row.id);
+            let is_moved = rows[0].start_ms >= BY_MS;
+            moved += u32::from(is_moved);
+            let by_ms = if is_moved { BY_MS } else { 0 };
+            for (was, is) in whole.iter().zip(&rows) {
+                let times = (was.start_ms + by_ms, was.end_ms + by_ms);
+                assert_eq!((is.start_ms, is.end_ms), times, "{what}: all or none");
+                assert_eq!(
+                    (is.id, is.is_protected, is.size),
+                    (was.id, was.is_protected, was.size),
+                    "{what}"
+                );
+                let name = format!("/{}.mp4", crate::system::clock::file_stem(is.start_ms));
+                assert!(is.path.ends_with(&name), "{what}: {}", is.path);
+            }
+            assert!(rows.len() == whole.len() && rows[0].is_protected, "{what}");
+            let deleted = store.reader().spans(0, Layer::Deleted, (0, i64::MAX), 9).unwrap();
+            assert_eq!(deleted, [], "{what}");
+        }
+    }
+    assert!(moved > 60, "{moved}");
+    let wreck = disk.after(count, None);
+    check_plays(&wreck.disk, &dir);
 }
 
 /// A new start on what is left.

@@ -230,6 +230,19 @@ impl Cutter {
         self.waiting = None;
     }
 
+    /// Until when nothing follows from pictures that are no keyframes: a decoding time of the run. Whoever hands packets
+    /// in may let them wait until then.
+    pub fn quiet_until(&self) -> i64 {
+        match (&self.waiting, &self.segment) {
+            (Some(_), _) => i64::MIN,
+            (None, None) => i64::MAX,
+            (None, Some(segment)) => segment
+                .pending_video
+                .first()
+                .map_or(i64::MIN, |first| first.dts + FRAGMENT_MS_MAX * 90),
+        }
+    }
+
     fn push_audio(&mut self, packet: Arc<Packet>, out: &mut Vec<Cut>) {
         match &mut self.segment {
             Some(segment) if segment.run.id == packet.run.id => segment.push_audio(packet, out),

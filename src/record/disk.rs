@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use super::RecordError;
 use crate::media::packet::Packet;
@@ -24,6 +24,9 @@ const DISK_JOBS_MAX: usize = 2048;
 const DISKS_MAX: usize = 4;
 /// Files of the same second and stream before the recorder gives up naming one.
 const COLLISIONS_MAX: u32 = 100;
+/// `YYYYMMDD_HHMMSS`, and where its underscore is.
+const STEM_BYTES: usize = 15;
+const STEM_SEPARATOR_AT: usize = 8;
 
 /// One storage: a directory that was opened and what is below it. Names are relative to it, so that nothing lands on
 /// another disk that was mounted, or laid bare, at the same path meanwhile.
@@ -32,9 +35,11 @@ pub trait Disk: Send + Sync + Debug {
     fn create_dir(&self, name: &str) -> io::Result<bool>;
     /// Makes a file; `AlreadyExists` if the name is taken.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file that is there.
+    /// Opens a file that is there. What is no regular file is not opened (`not_a_file`), not even through a link.
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn DiskFile>>;
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives a file another name in its directory; `AlreadyExists` if that is taken.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// The names in a directory, in no order; `""` is the storage itself.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
     /// Makes the names in a directory permanent.
@@ -91,6 +96,38 @@ impl Disks {
     }
 }
 
+/// The error of opening something that is no regular file: a link, a pipe, a device, a directory.
+pub fn not_a_file() -> io::Error {
+    io::Error::new(ErrorKind::Unsupported, "not a regular file")
+}
+
+/// Whether it is that error.
+pub fn is_no_file(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::Unsupported
+}
+
+/// Whether a name below the storage is one that `create` gives: `<stream_id>/YYYYMMDD_HHMMSS.mp4`, with `_2` and so on.
+pub fn is_recording_name(name: &str) -> bool {
+    let Some((dir, file)) = name.split_once('/') else { return false };
+    let is_dir = dir.parse::<u32>().is_ok_and(|id| id.to_string() == dir);
+    let Some((stem, number)) =
+        file.strip_suffix(".mp4").and_then(|s| s.split_at_checked(STEM_BYTES))
+    else {
+        return false;
+    };
+    let is_stem = stem.bytes().enumerate().all(|(at, byte)| match at {
+        STEM_SEPARATOR_AT => byte == b'_',
+        _ => byte.is_ascii_digit(),
+    });
+    let is_number = match number.strip_prefix('_') {
+        None => number.is_empty(),
+        Some(digits) => digits
+            .parse()
+            .is_ok_and(|n: u32| (2..=COLLISIONS_MAX).contains(&n) && n.to_string() == digits),
+    };
+    is_dir && is_stem && is_number
+}
+
 /// A file that was just made.
 #[derive(Debug)]
 pub struct Created {
@@ -100,6 +137,10 @@ pub struct Created {
     pub name: String,
     /// A sync of it failed. Kept here, because the kernel tells each descriptor only once.
     is_torn: AtomicBool,
+    /// Bytes that are written, and the wall clock of their end in Unix milliseconds. Only jobs of the disk's thread
+    /// change them, so that a round knows what it syncs.
+    written: AtomicU64,
+    end_ms: AtomicI64,
 }
 
 /// Makes `<stream_id>/YYYYMMDD_HHMMSS.mp4` (`_2` and so on where that name is taken) and never touches a file that is
@@ -110,10 +151,7 @@ pub fn create(disk: &Arc<dyn Disk>, stream_id: u32, start_ms: i64) -> Result<Cre
     if disk.create_dir(&dir).map_err(|error| failed(&dir, &error))? {
         disk.sync_dir("").map_err(|error| failed(&dir, &error))?;
     }
-    let stem = clock::file_stem(start_ms);
-    for n in 1..=COLLISIONS_MAX {
-        let name =
-            if n == 1 { format!("{dir}/{stem}.mp4") } else { format!("{dir}/{stem}_{n}.mp4") };
+    for name in names(&dir, start_ms) {
         match disk.create(&name) {
             Ok(file) => return Ok(Created::new(disk, file, name)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -121,14 +159,31 @@ pub fn create(disk: &Arc<dyn Disk>, stream_id: u32, start_ms: i64) -> Result<Cre
         }
     }
     Err(RecordError::Disk {
-        what: format!("{dir}/{stem}: {COLLISIONS_MAX} files of one second"),
+        what: format!("{dir}/{}: {COLLISIONS_MAX} files of one second", clock::file_stem(start_ms)),
         kind: ErrorKind::AlreadyExists,
     })
 }
 
+/// The names that a recording of this start can have, the first choice first.
+pub fn names(dir: &str, start_ms: i64) -> impl Iterator<Item = String> {
+    let stem = format!("{dir}/{}", clock::file_stem(start_ms));
+    (1..=COLLISIONS_MAX).map(
+        move |n| {
+            if n == 1 { format!("{stem}.mp4") } else { format!("{stem}_{n}.mp4") }
+        },
+    )
+}
+
 impl Created {
     fn new(disk: &Arc<dyn Disk>, file: Arc<dyn DiskFile>, name: String) -> Self {
-        Self { disk: Arc::clone(disk), file, name, is_torn: AtomicBool::new(false) }
+        Self {
+            disk: Arc::clone(disk),
+            file,
+            name,
+            is_torn: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            end_ms: AtomicI64::new(0),
+        }
     }
 
     /// An error at this file.
@@ -136,14 +191,20 @@ impl Created {
         RecordError::disk(Path::new(&self.name), error)
     }
 
-    /// Appends `heads` and then the packets' data, without copying them. On an error the file is cut back to `len`, as
-    /// far as the disk lets us.
+    /// Bytes that are written, and the wall clock of their end in Unix milliseconds.
+    pub fn progress(&self) -> (u64, i64) {
+        (self.written.load(Ordering::Relaxed), self.end_ms.load(Ordering::Relaxed))
+    }
+
+    /// Appends `heads` and then the packets' data, without copying them; what is written then ends at `end_ms`. On an
+    /// error the file is cut back to where it ended, as far as the disk lets us.
     pub fn append(
         &self,
-        len: u64,
         heads: &[&[u8]],
         packets: &[Arc<Packet>],
+        end_ms: i64,
     ) -> Result<(), RecordError> {
+        let (len, _) = self.progress();
         let mut slices: Vec<IoSlice<'_>> = heads
             .iter()
             .copied()
@@ -151,12 +212,16 @@ impl Created {
             .filter(|slice| !slice.is_empty())
             .map(IoSlice::new)
             .collect();
+        let more: usize = slices.iter().map(|slice| slice.len()).sum();
         self.file.append(len, &mut slices).map_err(|error| {
             if let Err(error) = self.file.set_len(len) {
                 log::warn!("{}: cutting back after a failed write: {error}", self.name);
             }
             self.failed(&error)
-        })
+        })?;
+        self.written.store(len + more as u64, Ordering::Relaxed);
+        self.end_ms.store(end_ms, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Overwrites small ranges in the head of the file.
@@ -220,4 +285,39 @@ pub fn probe(root: &Path) -> Result<(), RecordError> {
     let written = File::create(&trial).and_then(|mut file| file.write_all(b"write test"));
     let removed = std::fs::remove_file(&trial);
     written.and(removed).map_err(|error| RecordError::disk(&trial, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_a_recorder_gives_are_its_own() {
+        for name in [
+            "0/20250309_100000.mp4",
+            "4294967295/20250309_100000_2.mp4",
+            "7/19700101_000000_100.mp4",
+        ] {
+            assert!(is_recording_name(name), "{name}");
+        }
+        for name in [
+            "20250309_100000.mp4",
+            "00/20250309_100000.mp4",
+            "+1/20250309_100000.mp4",
+            "0/20250309_100000.MP4",
+            "0/20250309-100000.mp4",
+            "0/20250309_10000.mp4",
+            "0/20250309_1000000.mp4",
+            "0/20250309_100000_1.mp4",
+            "0/20250309_100000_02.mp4",
+            "0/20250309_100000_101.mp4",
+            "0/20250309_100000_.mp4",
+            "0/2025030é_10000.mp4",
+            "0/holiday.mp4",
+            "0/0/20250309_100000.mp4",
+        ] {
+            assert!(!is_recording_name(name), "{name}");
+        }
+        assert!(is_recording_name(&format!("0/{}.mp4", clock::file_stem(0))));
+    }
 }

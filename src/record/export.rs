@@ -21,7 +21,7 @@ use crate::media::fmp4_moof::{VideoRun, parse_moof};
 use crate::media::mp4_box::BoxHead;
 use crate::nvr::snapshot::SnapshotCell;
 use crate::store::row::RecordingRow;
-use crate::store::{RecordingQuery, StoreReader};
+use crate::store::{Place, RecordingQuery, StoreReader};
 
 /// Recordings in one export: a day of files of ten seconds. Each head is read before the first byte is sent.
 pub const RECORDINGS_MAX: usize = 8640;
@@ -69,7 +69,7 @@ pub struct Export {
     start_ms: i64,
     end_ms: i64,
     /// Id of the recording that was looked at last.
-    behind: Option<u64>,
+    behind: Option<Place>,
     planned: usize,
     /// Head of the first recording, or of the first one with sound.
     head: Option<JoinHead>,
@@ -229,12 +229,14 @@ impl Export {
         let failed = |error| ExportError::Failed(format!("store: {error}"));
         let row = self.store.recordings(&query).map_err(failed)?.pop();
         let running = snapshot.running.iter().find(|running| {
-            self.behind.is_none_or(|behind| running.id > behind)
+            self.behind.is_none_or(|behind| (running.start_ms, running.id) > behind)
                 && running.stream_id == self.stream_id
                 && running.start_ms < self.end_ms
                 && running.end_ms > self.start_ms
         });
-        let running = running.filter(|running| row.as_ref().is_none_or(|row| row.id >= running.id));
+        let running = running.filter(|running| {
+            row.as_ref().is_none_or(|row| row.place() >= (running.start_ms, running.id))
+        });
         let row = match running {
             Some(running) => Some(RecordingRow {
                 id: running.id,
@@ -246,10 +248,11 @@ impl Export {
                 path: running.path.clone(),
                 in_progress: true,
                 is_protected: running.is_protected,
+                boot: 0,
             }),
             None => row,
         };
-        self.behind = row.as_ref().map(|row| row.id).or(self.behind);
+        self.behind = row.as_ref().map(RecordingRow::place).or(self.behind);
         Ok(row)
     }
 

@@ -3,7 +3,7 @@
 //! `cut_core` decides (pure), `writer` drives it for one stream, `open` knows what is being written and
 //! syncs it in rounds, `attached` looks after the storage, `storage` says whether it is ours, `retention` deletes
 //! by the policy of `retention_core`, `disk` is what runs on a disk thread (`real_disk` does it), `recovery`,
-//! `check` and `rebuild` compare files and rows. Keeps FILE-BEFORE-ROW.
+//! `check` and `rebuild` compare files and rows, `redate` gives them their true date. Keeps FILE-BEFORE-ROW.
 
 pub mod attached;
 pub mod check;
@@ -18,6 +18,7 @@ pub mod open;
 pub mod real_disk;
 pub mod rebuild;
 pub mod recovery;
+pub mod redate;
 pub mod repair;
 pub mod retention;
 pub mod retention_core;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::RecordError;
-use super::attached::{Attached, Left, State};
+use super::attached::{Attached, Left, Redating, State};
 use super::cut_core::{Fragment, Opening};
 use super::disk::{self, Created, Disks, Opener};
 use super::recovery::OwnFiles;
@@ -23,8 +23,8 @@ use crate::ledger::journal_core::Journal;
 use crate::nvr::snapshot::RunningRecording;
 use crate::store::row::RecordingRow;
 use crate::store::{Change, Store};
-use crate::system::clock;
 use crate::system::pool::Pool;
+use crate::system::{clock, stats};
 
 /// One file that is being written.
 struct Open {
@@ -32,8 +32,6 @@ struct Open {
     pool: Pool,
     /// What a power cut can't take back: `size` and `end_ms` are synced.
     row: RecordingRow,
-    written: u64,
-    written_end_ms: i64,
     /// Its name is permanent.
     is_named: bool,
     has_row: bool,
@@ -60,9 +58,13 @@ pub struct OpenRecordings {
     pub(super) own: OwnFiles,
     pub(super) next_id: Arc<AtomicU64>,
     open: RefCell<BTreeMap<u64, Open>>,
+    /// Goes into every row.
+    pub boot: u64,
+    /// What this life has to date anew, and whether that is done.
+    pub(super) redating: RefCell<Redating>,
 }
 
-/// What a round found of one file, before it was synced.
+/// What a round syncs of one file.
 struct Appended {
     id: u64,
     created: Arc<Created>,
@@ -91,6 +93,8 @@ impl OpenRecordings {
             own: OwnFiles::default(),
             next_id: Arc::new(AtomicU64::new(next_id)),
             open: RefCell::default(),
+            boot: stats::boot_number(),
+            redating: RefCell::default(),
         })
     }
 
@@ -108,6 +112,11 @@ impl OpenRecordings {
             is_protected: open.row.is_protected,
         });
         running.collect()
+    }
+
+    /// Whether one that is being written began at such a time.
+    pub(super) fn has_begun(&self, is_asked: impl Fn(i64) -> bool) -> bool {
+        self.open.borrow().values().any(|open| is_asked(open.row.start_ms))
     }
 
     /// Whether this recording is being written.
@@ -137,9 +146,8 @@ impl OpenRecordings {
         opening: Opening,
         fragment: Fragment,
     ) -> Result<u64, RecordError> {
-        let (root, Attached { disk, pool }) = self.attached()?;
+        let (root, Attached { disk, pool, .. }) = self.attached()?;
         let start_ms = opening.start_ms;
-        let (end_ms, written) = (fragment.end_ms, opening.init.len() as u64 + fragment.len);
         let own = self.own.clone();
         let (at_root, to_look_at) = (root.clone(), Arc::clone(&disk));
         let job = move || {
@@ -149,7 +157,7 @@ impl OpenRecordings {
             let created = disk::create(&disk, stream_id, start_ms)?;
             own.insert(path_of(&at_root, &created));
             let heads: [&[u8]; 2] = [&opening.init, &fragment.head];
-            if let Err(error) = created.append(0, &heads, &fragment.packets) {
+            if let Err(error) = created.append(&heads, &fragment.packets, fragment.end_ms) {
                 created.discard();
                 own.remove(&path_of(&at_root, &created));
                 return Err(error);
@@ -172,13 +180,12 @@ impl OpenRecordings {
             path: path_of(&root, &created),
             in_progress: true,
             is_protected: false,
+            boot: self.boot,
         };
         let open = Open {
             created: Arc::new(created),
             pool,
             row,
-            written,
-            written_end_ms: end_ms,
             is_named: false,
             has_row: false,
             is_finishing: false,
@@ -189,24 +196,21 @@ impl OpenRecordings {
         Ok(id)
     }
 
-    /// Appends a fragment to recording `id`.
+    /// Appends a fragment to recording `id`. To be called again only when this has ended.
     pub async fn append(&self, id: u64, fragment: Fragment) -> Result<(), RecordError> {
-        let Some((created, pool, len, fault)) = self.open.borrow().get(&id).map(|open| {
-            (Arc::clone(&open.created), open.pool.clone(), open.written, open.fault.clone())
-        }) else {
+        let Some((created, pool, fault)) = self
+            .open
+            .borrow()
+            .get(&id)
+            .map(|open| (Arc::clone(&open.created), open.pool.clone(), open.fault.clone()))
+        else {
             return Ok(());
         };
         if let Some(fault) = fault {
             return Err(fault);
         }
-        let (more, end_ms) = (fragment.len, fragment.end_ms);
-        let job = move || created.append(len, &[&fragment.head], &fragment.packets);
-        pool.run(job).await.map_err(RecordError::Pool)??;
-        if let Some(open) = self.open.borrow_mut().get_mut(&id) {
-            open.written += more;
-            open.written_end_ms = end_ms;
-        }
-        Ok(())
+        let job = move || created.append(&[&fragment.head], &fragment.packets, fragment.end_ms);
+        pool.run(job).await.map_err(RecordError::Pool)?
     }
 
     /// Ends recording `id`: patches its head, syncs it, writes its last row. Also called with no patches after
@@ -215,12 +219,8 @@ impl OpenRecordings {
         let Some((created, pool, row, sure, is_torn, is_new)) =
             self.open.borrow_mut().get_mut(&id).map(|open| {
                 open.is_finishing = true;
-                let row = RecordingRow {
-                    end_ms: open.written_end_ms,
-                    size: open.written,
-                    in_progress: false,
-                    ..open.row.clone()
-                };
+                let (size, end_ms) = open.created.progress();
+                let row = RecordingRow { end_ms, size, in_progress: false, ..open.row.clone() };
                 let created = Arc::clone(&open.created);
                 (created, open.pool.clone(), row, open.row.size, open.is_torn, !open.is_named)
             })
@@ -260,15 +260,15 @@ impl OpenRecordings {
     pub async fn sync_round(&self) -> Result<(), RecordError> {
         let mut batches: Vec<(Pool, Vec<Appended>)> = Vec::new();
         for (id, open) in self.open.borrow().iter() {
-            if open.is_finishing || open.is_torn || (open.has_row && open.written == open.row.size)
-            {
+            let (size, end_ms) = open.created.progress();
+            if open.is_finishing || open.is_torn || (open.has_row && size == open.row.size) {
                 continue;
             }
             let appended = Appended {
                 id: *id,
                 created: Arc::clone(&open.created),
-                size: open.written,
-                end_ms: open.written_end_ms,
+                size,
+                end_ms,
                 is_new: !open.is_named,
             };
             match batches.iter_mut().find(|(pool, _)| pool.is_same(&open.pool)) {
@@ -333,15 +333,17 @@ impl OpenRecordings {
     /// One durable transaction on the store's disk thread, with what waits for the ledger.
     pub async fn commit(&self, mut changes: Vec<Change>) -> Result<(), RecordError> {
         let store = self.store.clone();
-        let entries = self.journal.borrow_mut().take_pending();
-        let spans = entries.iter().map(|e| Change::PutSpan(e.stream_id, e.layer, e.span));
-        changes.extend(spans);
+        let pending = self.journal.borrow_mut().take_pending();
+        let removed =
+            pending.removed.iter().map(|&(id, layer, at)| Change::RemoveSpan(id, layer, at));
+        let spans = pending.entries.iter().map(|e| Change::PutSpan(e.stream_id, e.layer, e.span));
+        changes.extend(removed.chain(spans));
         changes.push(Change::Alive(clock::wall_ms()));
         self.committed.set(Instant::now());
         let done = self.store_pool.run(move || store.commit(&changes)).await;
         let done = done.map_err(RecordError::Pool).and_then(|d| d.map_err(RecordError::Store));
         if done.is_err() {
-            self.journal.borrow_mut().put_back(entries);
+            self.journal.borrow_mut().put_back(pending);
         }
         done
     }
@@ -370,7 +372,9 @@ fn path_of(root: &Path, created: &Created) -> String {
 /// On the disk thread: bytes first, then names. Answers what is permanent now, and what may be lost.
 fn sync_batch(batch: Vec<Appended>) -> (Vec<Appended>, Vec<(u64, RecordError)>) {
     let (mut synced, mut torn) = (Vec::with_capacity(batch.len()), Vec::new());
-    for appended in batch {
+    for mut appended in batch {
+        // What came while this waited for its turn is in it, too.
+        (appended.size, appended.end_ms) = appended.created.progress();
         match appended.created.sync(appended.is_new) {
             Ok(()) => synced.push(appended),
             Err(error) => torn.push((appended.id, error)),

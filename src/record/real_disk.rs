@@ -11,10 +11,10 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::disk::{Access, Disk, DiskFile, Opener};
+use super::disk::{Access, Disk, DiskFile, Opener, not_a_file};
 
 /// Slices in one `writev` (Linux takes at most 1024, `IOV_MAX`).
 const SLICES_MAX: usize = 1024;
@@ -73,11 +73,40 @@ impl Disk for RealDisk {
             Access::Read => OFlags::RDONLY,
             Access::Mend => OFlags::RDWR,
         };
-        Ok(Arc::new(File::from(self.open_at(name, flags)?)))
+        // Looked at first: to open a device may already do something, and a pipe would wait for its other end.
+        let stat = rustix::fs::statat(&self.root, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(not_a_file());
+        }
+        match self.open_at(name, flags | OFlags::NOFOLLOW | OFlags::NONBLOCK) {
+            Ok(file) => Ok(Arc::new(File::from(file))),
+            // A link that has just come there.
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                Err(not_a_file())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.root, name, rustix::fs::AtFlags::empty())?)
+        Ok(rustix::fs::unlinkat(&self.root, name, AtFlags::empty())?)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.root, from, &self.root, to, flags) {
+            // NFS and some others can't: only this disk's one thread makes names here, so that looking first is as good.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                match rustix::fs::statat(&self.root, to, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => {
+                        Ok(rustix::fs::renameat(&self.root, from, &self.root, to)?)
+                    }
+                    Err(error) => Err(error.into()),
+                    Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+                }
+            }
+            done => Ok(done?),
+        }
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {

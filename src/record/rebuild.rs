@@ -12,7 +12,7 @@ use super::recovery::files_of;
 use super::repair::{self, Found};
 use super::storage::{self, Consent, StorageFault};
 use crate::store::row::RecordingRow;
-use crate::store::{Change, RecordingQuery, Store};
+use crate::store::{Change, Store};
 
 /// Changes in one transaction.
 const BATCH_MAX: usize = 512;
@@ -69,7 +69,7 @@ pub fn rebuild(
 
 fn rows_below(store: &Store, root: &Path) -> Result<HashMap<String, RecordingRow>, RecordError> {
     let mut rows = HashMap::new();
-    let visited = store.reader().visit(&RecordingQuery::default(), |row| {
+    let visited = store.reader().visit_behind(0, |row| {
         if Path::new(&row.path).starts_with(root) {
             rows.insert(row.path.clone(), row);
         }
@@ -90,6 +90,7 @@ fn row_of(
     let Some(tag) = &scan.tag else { return Ok(None) };
     let of_file = RecordingRow {
         is_protected: false,
+        boot: 0,
         id: 0,
         stream_id: tag.stream_id,
         stream_name: tag.stream_name.clone(),

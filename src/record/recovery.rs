@@ -15,9 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::RecordError;
 use super::disk::{Access, Disk, Opener};
+use super::redate;
 use super::repair::{self, Found};
 use crate::store::row::RecordingRow;
-use crate::store::{Change, RecordingQuery, Store};
+use crate::store::{Change, STREAM_ID_BELIEVED_MAX, Store};
+use crate::system::stats;
 
 /// Newest rows that are looked through first for those that a crash left in progress.
 const RECENT_ROWS_MAX: usize = 1024;
@@ -70,6 +72,13 @@ pub fn files_of(disk: &dyn Disk) -> Result<Vec<String>, RecordError> {
     Ok(files)
 }
 
+/// One more than the highest id of a stream that has a directory here.
+pub fn stream_id_floor(disk: &dyn Disk) -> Result<u32, RecordError> {
+    let ids = stream_dirs(disk)?.into_iter().filter_map(|dir| dir.parse::<u32>().ok());
+    let believed = ids.filter(|id| *id < STREAM_ID_BELIEVED_MAX);
+    Ok(believed.max().map_or(0, |id| id + 1))
+}
+
 fn stream_dirs(disk: &dyn Disk) -> Result<Vec<String>, RecordError> {
     let mut names = disk.list("").map_err(|error| RecordError::disk(Path::new("."), &error))?;
     names.retain(|name| name.parse::<u32>().is_ok());
@@ -98,6 +107,8 @@ pub fn split_path(path: &str) -> Option<(&Path, &str)> {
 }
 
 enum Stage {
+    /// Recordings of which the true date was learnt late.
+    Redate,
     /// The newest rows, because a crash left some of them in progress.
     Recent,
     /// Directories that are to be listed.
@@ -133,7 +144,7 @@ impl Comparison {
             root,
             own,
             next_id,
-            stage: Stage::Recent,
+            stage: Stage::Redate,
             hasher: RandomState::new(),
             files: Vec::new(),
             rows: Vec::new(),
@@ -149,6 +160,11 @@ impl Comparison {
         open: &Opener,
     ) -> Result<Option<Recovered>, RecordError> {
         match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Redate => {
+                let left = redate::step(store, disk, open, &self.root, stats::boot_number())?;
+                self.stage =
+                    if left.has_more && left.done > 0 { Stage::Redate } else { Stage::Recent };
+            }
             Stage::Recent => {
                 self.finish_deletions(store, disk)?;
                 self.settle_recent(store, disk, open)?;
@@ -185,10 +201,8 @@ impl Comparison {
         disk: &dyn Disk,
         open: &Opener,
     ) -> Result<(), RecordError> {
-        let newest =
-            RecordingQuery { descending: true, limit: RECENT_ROWS_MAX, ..Default::default() };
         let mut changes = Vec::new();
-        for row in store.reader().recordings(&newest).map_err(RecordError::Store)? {
+        for row in store.reader().made_last(RECENT_ROWS_MAX).map_err(RecordError::Store)? {
             if self.is_left_open(&row) {
                 changes.extend(self.settle(row, disk, open));
             }
@@ -219,9 +233,12 @@ impl Comparison {
         disk: &dyn Disk,
         open: &Opener,
     ) -> Result<(), RecordError> {
-        let batch =
-            RecordingQuery { after: Some(after), limit: ROWS_IN_A_STEP_MAX, ..Default::default() };
-        let rows = store.reader().recordings(&batch).map_err(RecordError::Store)?;
+        let mut rows = Vec::new();
+        let visited = store.reader().visit_behind(after, |row| {
+            rows.push(row);
+            rows.len() < ROWS_IN_A_STEP_MAX
+        });
+        visited.map_err(RecordError::Store)?;
         self.stage = match rows.last() {
             Some(last) => Stage::Rows { after: last.id },
             None => {
@@ -317,6 +334,7 @@ impl Comparison {
                     path,
                     in_progress: false,
                     is_protected: false,
+                    boot: 0,
                 }))
             }
             // A file of ours always begins with its head and first fragment in one write: this one was torn in it.
@@ -387,7 +405,7 @@ fn remove(disk: &dyn Disk, name: &str, recovered: &mut Recovered) -> bool {
 }
 
 /// Whether the storage is there and the file is not.
-fn is_gone(disk: &dyn Disk, name: &str) -> bool {
+pub fn is_gone(disk: &dyn Disk, name: &str) -> bool {
     let opened = disk.open(name, Access::Read);
     opened.is_err_and(|error| error.kind() == ErrorKind::NotFound) && disk.is_at_path()
 }

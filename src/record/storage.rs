@@ -12,7 +12,7 @@ use super::RecordError;
 use super::disk::{Access, Disk, Opener};
 use super::real_disk;
 use crate::store::row::StorageRow;
-use crate::store::{Change, RecordingQuery, Store};
+use crate::store::{Change, Store};
 
 /// Name of the marker in the storage.
 pub const MARKER: &str = ".lightnvr-storage";
@@ -157,7 +157,7 @@ fn note(store: &Store, path: &str, uuid: &str, is_marked: bool) -> Result<(), Re
 /// Whether the store has recordings below `root`: a store from before there were markers knows its storage by them.
 fn has_rows(store: &Store, root: &Path) -> Result<bool, RecordError> {
     let mut is_found = false;
-    let visited = store.reader().visit(&RecordingQuery::default(), |row| {
+    let visited = store.reader().visit_behind(0, |row| {
         is_found = Path::new(&row.path).starts_with(root);
         !is_found
     });

@@ -4,7 +4,10 @@
 //! kept as a recording, the ring goes on holding packets, and writing is tried again from a keyframe on.
 
 use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use smol::future::FutureExt;
@@ -28,6 +31,9 @@ const PACKETS_IN_A_ROW_MAX: usize = 256;
 struct Writing {
     opening: Option<Opening>,
     id: Option<u64>,
+    /// The fragment that is on its way to the disk. Nobody is woken when it is there: the next one is a second away,
+    /// and waking costs more than the rest of it.
+    appending: Option<Pin<Box<dyn Future<Output = Result<(), RecordError>>>>>,
 }
 
 /// Runs until `stop` asks; then what waits is written and the file finished.
@@ -52,27 +58,23 @@ pub async fn run(
             }
             Take::Empty | Take::Loading => {}
         }
-        for cut in cuts.drain(..) {
-            let done = writing.carry_out(cut, &recordings, &config).await;
-            match done {
-                Ok(false) => {}
-                Ok(true) => {
-                    hub.set_record_error(None);
-                    hub.set_record_state(None);
+        match writing.carry_out_all(&mut cuts, &recordings, &config).await {
+            Ok(false) => {}
+            Ok(true) => {
+                hub.set_record_error(None);
+                hub.set_record_state(None);
+            }
+            Err(error) => {
+                // A disk that stays broken is told once, not at every try.
+                if hub.record_error() != Some(error.for_owner()) {
+                    let stream_id = config.borrow().stream_id;
+                    log::error!("stream {stream_id}: recording stopped: {error}");
                 }
-                Err(error) => {
-                    // A disk that stays broken is told once, not at every try.
-                    if hub.record_error() != Some(error.for_owner()) {
-                        let stream_id = config.borrow().stream_id;
-                        log::error!("stream {stream_id}: recording stopped: {error}");
-                    }
-                    hub.set_record_error(Some(error.for_owner()));
-                    hub.set_record_state(Some(error.state()));
-                    writing.give_up(&recordings).await;
-                    cutter.abandon();
-                    wait_for_storage(&hub, &recordings, &stop).await;
-                    break;
-                }
+                hub.set_record_error(Some(error.for_owner()));
+                hub.set_record_state(Some(error.state()));
+                writing.give_up(&recordings).await;
+                cutter.abandon();
+                wait_for_storage(&hub, &recordings, &stop).await;
             }
         }
         taken_in_a_row += 1;
@@ -85,7 +87,7 @@ pub async fn run(
                 return;
             }
             taken_in_a_row = 0;
-            hub.ready().or(stop.asked()).await;
+            hub.ready_at(cutter.quiet_until()).or(stop.asked()).await;
         } else if taken_in_a_row >= PACKETS_IN_A_ROW_MAX {
             taken_in_a_row = 0;
             smol::future::yield_now().await;
@@ -107,11 +109,25 @@ async fn wait_for_storage(hub: &Hub, recordings: &OpenRecordings, stop: &Stoppin
 }
 
 impl Writing {
-    /// Answers whether something was written.
+    /// Answers whether something was written; after an error the rest is dropped.
+    async fn carry_out_all(
+        &mut self,
+        cuts: &mut Vec<Cut>,
+        recordings: &Rc<OpenRecordings>,
+        config: &RefCell<CutConfig>,
+    ) -> Result<bool, RecordError> {
+        self.look()?;
+        let mut is_written = false;
+        for cut in cuts.drain(..) {
+            is_written |= self.carry_out(cut, recordings, config).await?;
+        }
+        Ok(is_written)
+    }
+
     async fn carry_out(
         &mut self,
         cut: Cut,
-        recordings: &OpenRecordings,
+        recordings: &Rc<OpenRecordings>,
         config: &RefCell<CutConfig>,
     ) -> Result<bool, RecordError> {
         match cut {
@@ -127,10 +143,17 @@ impl Writing {
                     };
                     self.id = Some(recordings.create(stream_id, &name, opening, fragment).await?);
                 }
-                (None, Some(id)) => recordings.append(id, fragment).await?,
+                (None, Some(id)) => {
+                    self.settle().await?;
+                    let recordings = Rc::clone(recordings);
+                    let appending = async move { recordings.append(id, fragment).await };
+                    self.appending = Some(Box::pin(appending));
+                    self.look()?;
+                }
                 (None, None) => {}
             },
             Cut::Finish { patches } => {
+                self.settle().await?;
                 self.opening = None;
                 if let Some(id) = self.id.take() {
                     recordings.finish(id, patches).await?;
@@ -138,6 +161,26 @@ impl Writing {
             }
         }
         Ok(true)
+    }
+
+    /// Waits for the fragment that is on its way.
+    async fn settle(&mut self) -> Result<(), RecordError> {
+        match self.appending.take() {
+            Some(appending) => appending.await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same without waiting, and without being woken.
+    fn look(&mut self) -> Result<(), RecordError> {
+        let Some(appending) = &mut self.appending else { return Ok(()) };
+        match appending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(done) => {
+                self.appending = None;
+                done
+            }
+        }
     }
 
     /// Ends the file after an error with what it holds.

@@ -4,6 +4,8 @@
 //! with a higher version is read as far as this program knows it, so that a store can go back one version.
 
 use crate::config::stream::StreamConfig;
+use crate::config::transport::Transport;
+use crate::ledger::clock_core::Redate;
 use crate::media::format::VideoCodec;
 
 use super::row::{RecordingRow, StorageRow};
@@ -12,6 +14,7 @@ const STREAM_VERSION: u8 = 1;
 const RECORDING_VERSION: u8 = 1;
 const GARBAGE_VERSION: u8 = 1;
 const STORAGE_VERSION: u8 = 1;
+const REDATE_VERSION: u8 = 1;
 
 /// Appends fields.
 pub struct Writer(Vec<u8>);
@@ -126,6 +129,8 @@ pub fn encode_stream(config: &StreamConfig) -> Vec<u8> {
         .u8(u8::from(config.record))
         .option(config.retention_days.map(u64::from))
         .option(config.max_storage_size)
+        .text(config.sub_url.as_deref().unwrap_or_default())
+        .u8(config.transport.number())
         .done()
 }
 
@@ -144,6 +149,8 @@ pub fn decode_stream(id: u32, record: &[u8]) -> Option<StreamConfig> {
         record: fields.u8()? != 0,
         retention_days: fields.option().and_then(|days| days.try_into().ok()),
         max_storage_size: fields.option(),
+        sub_url: fields.text().filter(|url| !url.is_empty()),
+        transport: Transport::of_number(fields.u8().unwrap_or(0)),
     })
 }
 
@@ -157,6 +164,7 @@ pub fn encode_recording(row: &RecordingRow) -> Vec<u8> {
         .text(&row.path)
         .u8(u8::from(row.in_progress))
         .u8(u8::from(row.is_protected))
+        .u64(row.boot)
         .done()
 }
 
@@ -172,6 +180,7 @@ pub fn decode_recording(id: u64, record: &[u8]) -> Option<RecordingRow> {
         path: fields.text()?,
         in_progress: fields.u8()? != 0,
         is_protected: fields.u8().is_some_and(|flag| flag != 0),
+        boot: fields.u64().unwrap_or(0),
     })
 }
 
@@ -192,6 +201,17 @@ pub fn decode_storage(record: &[u8]) -> Option<StorageRow> {
     Some(StorageRow { uuid: fields.text()?, is_marked: fields.u8()? != 0 })
 }
 
+pub fn encode_redate(redate: &Redate) -> Vec<u8> {
+    let Redate { boot, from_ms, until_ms, by_ms } = *redate;
+    Writer::new(REDATE_VERSION).u64(boot).i64(from_ms).i64(until_ms).i64(by_ms).done()
+}
+
+pub fn decode_redate(record: &[u8]) -> Option<Redate> {
+    let mut fields = Reader::new(record)?;
+    let (boot, from_ms) = (fields.u64()?, fields.i64()?);
+    Some(Redate { boot, from_ms, until_ms: fields.i64()?, by_ms: fields.i64()? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,10 +229,11 @@ mod tests {
         fn a_recording_comes_back_as_it_went_in(
             id in 1_u64.., stream_id in any::<u32>(), name in ".{0,64}", path in ".{0,200}",
             start_ms in any::<i64>(), end_ms in any::<i64>(), size in any::<u64>(), flags in (any::<bool>(), any::<bool>()),
+            boot in any::<u64>(),
         ) {
             let row = RecordingRow {
                 id, stream_id, stream_name: name, start_ms, end_ms, size, path,
-                in_progress: flags.0, is_protected: flags.1,
+                in_progress: flags.0, is_protected: flags.1, boot,
             };
             prop_assert_eq!(decode_recording(id, &encode_recording(&row)), Some(row));
         }
@@ -230,9 +251,10 @@ mod tests {
             path: "/x".into(),
             in_progress: true,
             is_protected: false,
+            boot: 0,
         };
         let record = encode_recording(&row);
-        assert_eq!(decode_recording(3, &record[..record.len() - 1]), Some(row));
+        assert_eq!(decode_recording(3, &record[..record.len() - 9]), Some(row));
         let config = StreamConfig {
             id: 1,
             name: "Tor".into(),
@@ -246,10 +268,19 @@ mod tests {
             record: true,
             retention_days: None,
             max_storage_size: None,
+            sub_url: None,
+            transport: Transport::Auto,
         };
         let record = encode_stream(&config);
-        assert_eq!(decode_stream(1, &record[..record.len() - 18]), Some(config.clone()));
+        assert_eq!(decode_stream(1, &record[..record.len() - 21]), Some(config.clone()));
         let more = StreamConfig { retention_days: Some(0), max_storage_size: Some(9), ..config };
+        let record = encode_stream(&more);
+        assert_eq!(decode_stream(1, &record[..record.len() - 3]), Some(more.clone()));
+        let more = StreamConfig {
+            sub_url: Some("rtsp://cam/2".into()),
+            transport: Transport::Udp,
+            ..more
+        };
         assert_eq!(decode_stream(1, &encode_stream(&more)), Some(more));
     }
 
@@ -265,6 +296,7 @@ mod tests {
             path: "/x".into(),
             in_progress: false,
             is_protected: false,
+            boot: 0,
         };
         let mut record = encode_recording(&row);
         record[0] = 9;

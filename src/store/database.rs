@@ -33,7 +33,8 @@ const FILE_MODE: u32 = 0o600;
 
 /// Opens or creates the database at `path`.
 pub fn open(path: &Path) -> Result<Database, StoreError> {
-    make_private(path).map_err(database)?;
+    make_private(path)
+        .map_err(|error| StoreError::Database(format!("{}: {error}", path.display())))?;
     let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
     opened.map_err(|error| match error {
         redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
@@ -57,7 +58,8 @@ fn make_private(path: &Path) -> io::Result<()> {
 
 /// Opens the database at `path` without ever writing to its file.
 pub fn open_unchanged(path: &Path) -> Result<Database, StoreError> {
-    let backend = overlay::Overlay::open(path).map_err(database)?;
+    let backend = overlay::Overlay::open(path)
+        .map_err(|error| StoreError::Database(format!("{}: {error}", path.display())))?;
     let builder = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
     builder.map_err(database)
 }
@@ -65,6 +67,11 @@ pub fn open_unchanged(path: &Path) -> Result<Database, StoreError> {
 impl Reopening {
     pub fn new(db: Database, path: Option<PathBuf>) -> Self {
         Self { path, inner: Mutex::new(Inner { db: Some(Arc::new(db)), is_failed: false }) }
+    }
+
+    /// Where its file is.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -1,9 +1,8 @@
-//! What is kept beside the recordings so that nobody has to walk all of them: an index by time, a summary per
-//! block of ids, totals per stream. All in the transaction that changes the row, and made anew from the rows when
-//! a store has none yet.
+//! What is kept beside the recordings so that nobody has to walk all of them: two indexes by time, totals per stream.
+//! All in the transaction that changes the row, and made anew from the rows when a store has none yet.
 //!
-//! `by_start` answers "what of this stream lies here" and "what is oldest". `blocks` is a zone map: a list by id
-//! with a time or a stream in its query skips blocks that hold nothing of it (1,000,000 rows are 4,000 blocks).
+//! `by_time` is the order of the list, for ids rise with time only as long as no file is adopted or dated anew.
+//! `by_start` answers the same for one stream: what of it lies here, and what is oldest.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +15,11 @@ use super::{RecordingQuery, StoreError, database};
 /// Stream, start, id.
 pub(super) const BY_START: TableDefinition<(u32, i64, u64), &[u8]> =
     TableDefinition::new("by_start");
-/// `id / BLOCK_IDS`.
-pub(super) const BLOCKS: TableDefinition<u64, &[u8]> = TableDefinition::new("blocks");
+/// Start, id; then stream and end.
+pub(super) const BY_TIME: TableDefinition<(i64, u64), (u32, i64)> = TableDefinition::new("by_time");
 /// Stream.
 pub(super) const TOTALS: TableDefinition<u32, &[u8]> = TableDefinition::new("totals");
 
-/// Ids per block: walking one takes as long as looking at some hundred summaries.
-pub(super) const BLOCK_IDS: u64 = 256;
 const VERSION: u8 = 1;
 const FLAG_IN_PROGRESS: u8 = 1;
 const FLAG_PROTECTED: u8 = 2;
@@ -49,34 +46,6 @@ pub struct Totals {
     pub protected_bytes: u64,
 }
 
-/// What a block of ids holds at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    count: u64,
-    start_ms_min: i64,
-    end_ms_max: i64,
-    /// Bit `stream_id % 64`.
-    streams: u64,
-}
-
-impl Block {
-    /// Whether a row of this block can match.
-    pub(super) fn can_match(&self, query: &RecordingQuery) -> bool {
-        query.start_ms.is_none_or(|start| self.end_ms_max > start)
-            && query.end_ms.is_none_or(|end| self.start_ms_min < end)
-            && query.stream_id.is_none_or(|id| self.streams & (1 << (id % 64)) != 0)
-    }
-
-    fn with(self, row: &RecordingRow) -> Self {
-        Self {
-            count: self.count,
-            start_ms_min: self.start_ms_min.min(row.start_ms),
-            end_ms_max: self.end_ms_max.max(row.end_ms),
-            streams: self.streams | 1 << (row.stream_id % 64),
-        }
-    }
-}
-
 fn encode_entry(row: &RecordingRow) -> Vec<u8> {
     let progress = if row.in_progress { FLAG_IN_PROGRESS } else { 0 };
     let protection = if row.is_protected { FLAG_PROTECTED } else { 0 };
@@ -97,25 +66,6 @@ fn decode_entry(key: (u32, i64, u64), record: &[u8]) -> Option<Indexed> {
     })
 }
 
-fn encode_block(block: &Block) -> Vec<u8> {
-    Writer::new(VERSION)
-        .u64(block.count)
-        .i64(block.start_ms_min)
-        .i64(block.end_ms_max)
-        .u64(block.streams)
-        .done()
-}
-
-pub(super) fn decode_block(record: &[u8]) -> Option<Block> {
-    let mut fields = Reader::new(record)?;
-    Some(Block {
-        count: fields.u64()?,
-        start_ms_min: fields.i64()?,
-        end_ms_max: fields.i64()?,
-        streams: fields.u64()?,
-    })
-}
-
 fn encode_totals(totals: &Totals) -> Vec<u8> {
     Writer::new(VERSION).u64(totals.count).u64(totals.bytes).u64(totals.protected_bytes).done()
 }
@@ -133,7 +83,7 @@ fn corrupt(what: &str) -> StoreError {
 /// The three tables, open for writing.
 pub(super) struct Index<'tx> {
     by_start: Table<'tx, (u32, i64, u64), &'static [u8]>,
-    blocks: Table<'tx, u64, &'static [u8]>,
+    by_time: Table<'tx, (i64, u64), (u32, i64)>,
     totals: Table<'tx, u32, &'static [u8]>,
 }
 
@@ -141,7 +91,7 @@ impl<'tx> Index<'tx> {
     pub(super) fn open(tx: &'tx WriteTransaction) -> Result<Self, StoreError> {
         Ok(Self {
             by_start: tx.open_table(BY_START).map_err(database)?,
-            blocks: tx.open_table(BLOCKS).map_err(database)?,
+            by_time: tx.open_table(BY_TIME).map_err(database)?,
             totals: tx.open_table(TOTALS).map_err(database)?,
         })
     }
@@ -155,15 +105,18 @@ impl<'tx> Index<'tx> {
         if let Some(old) = old {
             let key = (old.stream_id, old.start_ms, old.id);
             self.by_start.remove(key).map_err(database)?;
+            self.by_time.remove((old.start_ms, old.id)).map_err(database)?;
             self.count(old, false)?;
         }
         if let Some(new) = new {
             let key = (new.stream_id, new.start_ms, new.id);
             let record = encode_entry(new);
             self.by_start.insert(key, record.as_slice()).map_err(database)?;
+            let (key, value) = ((new.start_ms, new.id), (new.stream_id, new.end_ms));
+            self.by_time.insert(key, value).map_err(database)?;
             self.count(new, true)?;
         }
-        self.summarise(old, new)
+        Ok(())
     }
 
     fn count(&mut self, row: &RecordingRow, is_more: bool) -> Result<(), StoreError> {
@@ -187,35 +140,6 @@ impl<'tx> Index<'tx> {
         }
         Ok(())
     }
-
-    fn summarise(
-        &mut self,
-        old: Option<&RecordingRow>,
-        new: Option<&RecordingRow>,
-    ) -> Result<(), StoreError> {
-        let Some(row) = new.or(old) else { return Ok(()) };
-        let key = row.id / BLOCK_IDS;
-        let stored = self.blocks.get(key).map_err(database)?;
-        let stored = stored.and_then(|record| decode_block(record.value()));
-        let mut block = stored.unwrap_or(Block {
-            count: 0,
-            start_ms_min: row.start_ms,
-            end_ms_max: row.end_ms,
-            streams: 0,
-        });
-        if let Some(new) = new {
-            block = block.with(new);
-        }
-        block.count += u64::from(new.is_some());
-        block.count = block.count.saturating_sub(u64::from(old.is_some()));
-        if block.count == 0 {
-            self.blocks.remove(key).map_err(database)?;
-        } else if Some(block) != stored {
-            let record = encode_block(&block);
-            self.blocks.insert(key, record.as_slice()).map_err(database)?;
-        }
-        Ok(())
-    }
 }
 
 /// Totals of every stream that has finished recordings.
@@ -228,6 +152,52 @@ pub(super) fn totals(tx: &ReadTransaction) -> Result<BTreeMap<u32, Totals>, Stor
         all.insert(id.value(), totals);
     }
     Ok(all)
+}
+
+/// Calls `visit` with the ids of all recordings that `query` asks for, in its order, until it answers false.
+/// `longest_ms` is the length of the longest recording.
+pub(super) fn walk(
+    tx: &ReadTransaction,
+    query: &RecordingQuery,
+    longest_ms: i64,
+    mut visit: impl FnMut(u64) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    let first = query.start_ms.map_or(i64::MIN, |start| start.saturating_sub(longest_ms));
+    let first =
+        query.after.map_or((first, 0), |(at, id)| (at, id.saturating_add(1)).max((first, 0)));
+    let end = query.end_ms.map_or((i64::MAX, u64::MAX), |end| (end, 0));
+    let end = query.before.map_or(end, |before| before.min(end));
+    if first >= end {
+        return Ok(());
+    }
+    // One of no length counts as the moment that it began.
+    let is_wanted = |start_ms: i64, end_ms: i64| {
+        query.start_ms.is_none_or(|from| end_ms > from || start_ms >= from)
+    };
+    let descending = query.descending;
+    if let Some(stream_id) = query.stream_id {
+        let table = tx.open_table(BY_START).map_err(database)?;
+        let keys = (stream_id, first.0, first.1)..(stream_id, end.0, end.1);
+        let mut range = table.range(keys).map_err(database)?;
+        while let Some(entry) = if descending { range.next_back() } else { range.next() } {
+            let (key, record) = entry.map_err(database)?;
+            let entry = decode_entry(key.value(), record.value());
+            let entry = entry.ok_or_else(|| corrupt("index by time"))?;
+            if is_wanted(entry.start_ms, entry.end_ms) && !visit(entry.id)? {
+                return Ok(());
+            }
+        }
+        return Ok(());
+    }
+    let table = tx.open_table(BY_TIME).map_err(database)?;
+    let mut range = table.range(first..end).map_err(database)?;
+    while let Some(entry) = if descending { range.next_back() } else { range.next() } {
+        let (key, value) = entry.map_err(database)?;
+        if is_wanted(key.value().0, value.value().1) && !visit(key.value().1)? {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 /// Calls `visit` for each recording of a stream that starts in `[from_ms, to_ms)`, oldest first, until it

@@ -6,26 +6,29 @@
 //! `StoreReader` reads on any thread and never waits for a writer.
 
 mod bytes;
+pub mod damage;
 mod database;
 pub mod index;
 #[cfg(test)]
 pub(crate) mod memory;
 mod overlay;
+mod reader;
 pub mod row;
 mod settings;
 pub mod spans;
 
-use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{Database, ReadableTable, TableDefinition};
 
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
+use crate::ledger::clock_core::{self, Redate};
 use crate::ledger::span_core::{Layer, Span};
 use database::Reopening;
-use index::{Index, Indexed, Totals};
+use index::Index;
 use row::{RecordingRow, StorageRow};
 use spans::{Life, Spans};
 
@@ -33,6 +36,8 @@ use spans::{Life, Spans};
 const CACHE_BYTES: usize = 1 << 20;
 /// Layout of the tables below. A store with a higher number was made by a newer program.
 const SCHEMA: u64 = 1;
+/// Ids of streams count from 0: a file or a directory with a higher one was not made by a recorder.
+pub const STREAM_ID_BELIEVED_MAX: u32 = 1 << 24;
 /// File name in the data directory.
 pub const FILE_NAME: &str = "store.redb";
 
@@ -42,6 +47,9 @@ const STREAMS: TableDefinition<u32, &[u8]> = TableDefinition::new("streams");
 const RECORDINGS: TableDefinition<u64, &[u8]> = TableDefinition::new("recordings");
 /// Recordings whose row is gone and whose file is about to be: id and path.
 const GARBAGE: TableDefinition<u64, &[u8]> = TableDefinition::new("garbage");
+
+/// An index of earlier versions.
+const OLD_BLOCKS: TableDefinition<u64, &[u8]> = TableDefinition::new("blocks");
 
 const META_SCHEMA: &str = "schema";
 const META_PASSWORD: &str = "password_phc";
@@ -56,7 +64,10 @@ const META_ALIVE: &str = "alive_ms";
 /// `boot_id` of the kernel that it ran under.
 const META_BOOT: &str = "boot_id";
 
-const INDEX_VERSION: u64 = 1;
+/// Before the number of a run of the machine.
+const META_REDATE: &str = "redate:";
+
+const INDEX_VERSION: u64 = 2;
 /// Before the path of a storage.
 const META_STORAGE: &str = "storage:";
 
@@ -69,6 +80,8 @@ pub enum StoreError {
     Newer { schema: u64 },
     /// A record that is not what this program writes.
     Corrupt { what: String },
+    /// The database's file is not what the database wrote.
+    Damaged(String),
     /// The database or the disk below it.
     Database(String),
 }
@@ -77,10 +90,13 @@ impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::InUse => write!(f, "the store is open in another process"),
-            Self::Newer { schema } => {
-                write!(f, "the store has schema {schema}, this program knows up to {SCHEMA}")
-            }
+            Self::Newer { schema } => write!(
+                f,
+                "the store has schema {schema} of a newer LightNVR, this one knows up to {SCHEMA}: \
+                 install the newer version again, or use another --data-dir"
+            ),
             Self::Corrupt { what } => write!(f, "the store holds a broken record: {what}"),
+            Self::Damaged(what) => write!(f, "the store's file is damaged: {what}"),
             Self::Database(what) => write!(f, "store: {what}"),
         }
     }
@@ -88,8 +104,23 @@ impl std::fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-fn database(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Database(error.to_string())
+impl StoreError {
+    /// Whether what the file holds is no use any more, whatever the disk does.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Damaged(_))
+    }
+}
+
+fn database(error: impl Into<redb::Error>) -> StoreError {
+    match error.into() {
+        redb::Error::Corrupted(what) => StoreError::Damaged(what),
+        redb::Error::Io(error)
+            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            StoreError::Damaged(error.to_string())
+        }
+        other => StoreError::Database(other.to_string()),
+    }
 }
 
 /// One change; a batch of them is one durable transaction.
@@ -109,7 +140,18 @@ pub enum Change {
     ForgetGarbage(u64),
     /// A span of the ledger: new, or with another end than before.
     PutSpan(u32, Layer, Span),
+    /// Takes a span away.
+    RemoveSpan(u32, Layer, i64),
     PutLife(Life),
+    /// One run of the machine has learnt the time; streams that were made before are dated anew with this.
+    PutRedate(Redate),
+    /// All of this run is dated anew.
+    RemoveRedate(u64),
+    /// A row takes the place of another, if that is still what is stored.
+    ReplaceRecording {
+        old: RecordingRow,
+        new: RecordingRow,
+    },
     /// Forgets spans that are older than so many milliseconds; first the present time.
     PruneSpans(i64, i64),
     /// The program is alive at this Unix millisecond. Goes with other changes.
@@ -133,6 +175,9 @@ pub struct Loaded {
     pub next_recording_id: u64,
 }
 
+/// Where a recording is in the list: by its start, Unix milliseconds, and then by its id.
+pub type Place = (i64, u64);
+
 /// Which recordings to list, in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordingQuery {
@@ -141,22 +186,11 @@ pub struct RecordingQuery {
     pub start_ms: Option<i64>,
     pub end_ms: Option<i64>,
     pub is_protected: Option<bool>,
-    /// Ids, exclusive.
-    pub before: Option<u64>,
-    pub after: Option<u64>,
+    /// Places in the list, exclusive.
+    pub before: Option<Place>,
+    pub after: Option<Place>,
     pub limit: usize,
     pub descending: bool,
-}
-
-impl RecordingQuery {
-    /// Whether a recording with these facts is asked for; the id bounds included, `is_protected` not.
-    pub fn matches(&self, id: u64, stream_id: u32, start_ms: i64, end_ms: i64) -> bool {
-        self.after.is_none_or(|after| id > after)
-            && self.before.is_none_or(|before| id < before)
-            && self.stream_id.is_none_or(|wanted| wanted == stream_id)
-            && self.start_ms.is_none_or(|start| end_ms > start)
-            && self.end_ms.is_none_or(|end| start_ms < end)
-    }
 }
 
 /// The writing side. Every method may block on the disk: call it in a disk thread's job.
@@ -175,18 +209,19 @@ impl Store {
     /// Opens or creates the store in `data_dir`.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = data_dir.join(FILE_NAME);
-        Self::prepare(database::open(&path)?, Some(path))
+        damage::guarded(|| Self::prepare(database::open(&path)?, Some(path.clone())))
     }
 
     /// Opens the store in `data_dir` without ever writing to its file: a repair after a crash happens
     /// in memory.
     pub fn open_unchanged(data_dir: &Path) -> Result<Self, StoreError> {
-        Self::prepare(database::open_unchanged(&data_dir.join(FILE_NAME))?, None)
+        let path = data_dir.join(FILE_NAME);
+        damage::guarded(|| Self::prepare(database::open_unchanged(&path)?, None))
     }
 
     fn prepare(db: Database, path: Option<PathBuf>) -> Result<Self, StoreError> {
         let store = Self { db: Arc::new(Reopening::new(db, path)) };
-        let tx = store.db.begin_write().map_err(database)?;
+        let tx = store.db.begin_write()?;
         {
             let mut meta = tx.open_table(META).map_err(database)?;
             tx.open_table(SETTINGS).map_err(database)?;
@@ -219,14 +254,16 @@ impl Store {
     /// Carries out `changes` in one durable transaction: all or none, on the medium on return.
     pub fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let done = self.try_commit(changes);
-        if let Err(StoreError::Database(_)) = &done {
-            self.db.note_failed();
+        match &done {
+            Err(StoreError::Database(_) | StoreError::Damaged(_)) => self.db.note_failed(),
+            Ok(()) if changes.iter().any(damage::is_in_copy) => self.keep_copy(),
+            _ => {}
         }
         done
     }
 
     fn try_commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let tx = self.db.begin_write().map_err(database)?;
+        let tx = self.db.begin_write()?;
         {
             let mut tables = Tables::open(&tx)?;
             for change in changes {
@@ -238,7 +275,7 @@ impl Store {
 
     /// Reads everything but the recordings; `storage_path` is the default where none is stored.
     pub fn load(&self, storage_path: String) -> Result<Loaded, StoreError> {
-        let tx = self.db.begin_read().map_err(database)?;
+        let tx = self.db.begin_read()?;
         let meta = tx.open_table(META).map_err(database)?;
         let counter = |name: &str, first: u64| -> Result<u64, StoreError> {
             match meta.get(name).map_err(database)? {
@@ -274,6 +311,10 @@ impl Store {
             next_recording_id: counter(META_NEXT_RECORDING, 1)?,
         })
     }
+}
+
+fn redate_name(boot: u64) -> String {
+    format!("{META_REDATE}{boot:016x}")
 }
 
 /// Every table, open for writing.
@@ -334,8 +375,30 @@ impl<'tx> Tables<'tx> {
                 self.meta.insert(name.as_str(), record.as_slice()).map_err(database)?;
             }
             Change::PutSpan(stream_id, layer, span) => self.spans.put(*stream_id, *layer, *span)?,
+            Change::RemoveSpan(stream_id, layer, start_ms) => {
+                self.spans.remove(*stream_id, *layer, *start_ms)?;
+            }
             Change::PutLife(life) => self.spans.put_life(life)?,
+            Change::PutRedate(redate) => {
+                let record = bytes::encode_redate(redate);
+                self.meta
+                    .insert(redate_name(redate.boot).as_str(), record.as_slice())
+                    .map_err(database)?;
+                self.spans.redate_lives(redate)?;
+            }
+            Change::RemoveRedate(boot) => {
+                self.meta.remove(redate_name(*boot).as_str()).map_err(database)?;
+            }
+            Change::ReplaceRecording { old, new } => {
+                let stored = self.recordings.get(old.id).map_err(database)?;
+                let stored = stored.map(|record| decode_row(old.id, record.value())).transpose()?;
+                if stored.as_ref() == Some(old) {
+                    self.put_recording(new)?;
+                }
+            }
             Change::PruneSpans(now_ms, keep_ms) => self.spans.prune(*now_ms, *keep_ms)?,
+            // A time that is not known yet must not hide the last one that was.
+            Change::Alive(at_ms) if !clock_core::is_set(*at_ms) => {}
             Change::Alive(at_ms) => {
                 let record = at_ms.to_le_bytes();
                 self.meta.insert(META_ALIVE, record.as_slice()).map_err(database)?;
@@ -350,6 +413,10 @@ impl<'tx> Tables<'tx> {
 
     fn put_recording(&mut self, row: &RecordingRow) -> Result<(), StoreError> {
         self.raise(META_NEXT_RECORDING, row.id + 1)?;
+        if row.stream_id < STREAM_ID_BELIEVED_MAX {
+            // A file may know of a stream that the store has lost.
+            self.raise(META_NEXT_STREAM, u64::from(row.stream_id) + 1)?;
+        }
         let length_ms = row.end_ms.saturating_sub(row.start_ms);
         self.raise(META_LONGEST, u64::try_from(length_ms).unwrap_or(0))?;
         let record = bytes::encode_recording(row);
@@ -389,7 +456,8 @@ fn build_index(tx: &redb::WriteTransaction) -> Result<(), StoreError> {
         return Ok(());
     }
     tx.delete_table(index::BY_START).map_err(database)?;
-    tx.delete_table(index::BLOCKS).map_err(database)?;
+    tx.delete_table(index::BY_TIME).map_err(database)?;
+    tx.delete_table(OLD_BLOCKS).map_err(database)?;
     tx.delete_table(index::TOTALS).map_err(database)?;
     let mut tables = Tables::open(tx)?;
     let mut longest_ms = 0;
@@ -402,179 +470,6 @@ fn build_index(tx: &redb::WriteTransaction) -> Result<(), StoreError> {
     tables.raise(META_LONGEST, u64::try_from(longest_ms).unwrap_or(0))?;
     let version = INDEX_VERSION.to_le_bytes();
     tables.meta.insert(META_INDEX, version.as_slice()).map(drop).map_err(database)
-}
-
-impl StoreReader {
-    fn read(&self) -> Result<ReadTransaction, StoreError> {
-        self.db.begin_read().map_err(database)
-    }
-
-    /// The recording with this id.
-    pub fn recording(&self, id: u64) -> Result<Option<RecordingRow>, StoreError> {
-        let table = self.read()?.open_table(RECORDINGS).map_err(database)?;
-        match table.get(id).map_err(database)? {
-            None => Ok(None),
-            Some(record) => decode_row(id, record.value()).map(Some),
-        }
-    }
-
-    /// The storage that is known at `path`.
-    pub fn storage(&self, path: &str) -> Result<Option<StorageRow>, StoreError> {
-        let meta = self.read()?.open_table(META).map_err(database)?;
-        let name = format!("{META_STORAGE}{path}");
-        match meta.get(name.as_str()).map_err(database)? {
-            None => Ok(None),
-            Some(record) => match bytes::decode_storage(record.value()) {
-                None => Err(StoreError::Corrupt { what: name }),
-                row => Ok(row),
-            },
-        }
-    }
-
-    /// How many rows there are.
-    pub fn recording_count(&self) -> Result<u64, StoreError> {
-        self.read()?.open_table(RECORDINGS).map_err(database)?.len().map_err(database)
-    }
-
-    /// Rows that match, in the order of ids, at most `query.limit`.
-    pub fn recordings(&self, query: &RecordingQuery) -> Result<Vec<RecordingRow>, StoreError> {
-        let mut rows = Vec::with_capacity(query.limit.min(256));
-        self.visit(query, |row| {
-            rows.push(row);
-            rows.len() < query.limit
-        })?;
-        Ok(rows)
-    }
-
-    /// Calls `visit` for each row that matches, in order, until it answers false. `limit` is not looked at.
-    pub fn visit(
-        &self,
-        query: &RecordingQuery,
-        mut visit: impl FnMut(RecordingRow) -> bool,
-    ) -> Result<(), StoreError> {
-        let first = query.after.map_or(0, |after| after.saturating_add(1));
-        let end = query.before.unwrap_or(u64::MAX);
-        if first >= end {
-            return Ok(());
-        }
-        let tx = self.read()?;
-        let rows = tx.open_table(RECORDINGS).map_err(database)?;
-        // Ids of one block, or all of them: whether to go on.
-        let mut walk = |ids: std::ops::Range<u64>| -> Result<bool, StoreError> {
-            let mut range = rows.range(ids).map_err(database)?;
-            loop {
-                let entry = if query.descending { range.next_back() } else { range.next() };
-                let Some(entry) = entry else { return Ok(true) };
-                let (id, record) = entry.map_err(database)?;
-                let row = decode_row(id.value(), record.value())?;
-                let is_wanted = query.is_protected.is_none_or(|wanted| wanted == row.is_protected)
-                    && query.matches(row.id, row.stream_id, row.start_ms, row.end_ms);
-                if is_wanted && !visit(row) {
-                    return Ok(false);
-                }
-            }
-        };
-        if query.start_ms.is_none() && query.end_ms.is_none() && query.stream_id.is_none() {
-            return walk(first..end).map(drop);
-        }
-        let blocks = tx.open_table(index::BLOCKS).map_err(database)?;
-        let keys = first / index::BLOCK_IDS..=(end - 1) / index::BLOCK_IDS;
-        let mut range = blocks.range(keys).map_err(database)?;
-        loop {
-            let entry = if query.descending { range.next_back() } else { range.next() };
-            let Some(entry) = entry else { return Ok(()) };
-            let (key, record) = entry.map_err(database)?;
-            let block = index::decode_block(record.value());
-            let from = key.value() * index::BLOCK_IDS;
-            if block.is_none_or(|block| block.can_match(query))
-                && !walk(from.max(first)..from.saturating_add(index::BLOCK_IDS).min(end))?
-            {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Totals of the finished recordings, per stream that has any.
-    pub fn totals(&self) -> Result<BTreeMap<u32, Totals>, StoreError> {
-        index::totals(&self.read()?)
-    }
-
-    /// Calls `visit` for each recording of a stream that overlaps `[from_ms, to_ms)`, oldest first, until it
-    /// answers false.
-    pub fn visit_time(
-        &self,
-        stream_id: u32,
-        (from_ms, to_ms): (i64, i64),
-        mut visit: impl FnMut(Indexed) -> bool,
-    ) -> Result<(), StoreError> {
-        let longest_ms = self.meta_u64(META_LONGEST)?.unwrap_or(0);
-        let longest_ms = i64::try_from(longest_ms).unwrap_or(i64::MAX);
-        let first_ms = from_ms.saturating_sub(longest_ms);
-        index::visit(&self.read()?, stream_id, first_ms, to_ms, |entry| {
-            entry.end_ms <= from_ms && !entry.in_progress || visit(entry)
-        })
-    }
-
-    /// The oldest recording of a stream that may be deleted by the program, behind that start and id.
-    pub fn next_deletable(
-        &self,
-        stream_id: u32,
-        behind: Option<(i64, u64)>,
-    ) -> Result<Option<Indexed>, StoreError> {
-        index::next_deletable(&self.read()?, stream_id, behind)
-    }
-
-    /// The recording of a stream that started last.
-    pub fn newest(&self, stream_id: u32) -> Result<Option<Indexed>, StoreError> {
-        index::newest(&self.read()?, stream_id)
-    }
-
-    /// Ids and paths of files that are still to be removed, at most `max`.
-    pub fn garbage(&self, max: usize) -> Result<Vec<(u64, String)>, StoreError> {
-        let tx = self.read()?;
-        let table = tx.open_table(GARBAGE).map_err(database)?;
-        let mut found = Vec::new();
-        for entry in table.iter().map_err(database)?.take(max) {
-            let (id, record) = entry.map_err(database)?;
-            let path = bytes::decode_garbage(record.value());
-            let what = || StoreError::Corrupt { what: format!("garbage {}", id.value()) };
-            found.push((id.value(), path.ok_or_else(what)?));
-        }
-        Ok(found)
-    }
-
-    /// Spans of one layer that overlap the range, by their start, at most `max`.
-    pub fn spans(
-        &self,
-        stream_id: u32,
-        layer: Layer,
-        range: (i64, i64),
-        max: usize,
-    ) -> Result<Vec<Span>, StoreError> {
-        spans::spans(&self.read()?, stream_id, layer, range, max)
-    }
-
-    /// Since when a stream is configured, if that was noted.
-    pub fn life(&self, stream_id: u32) -> Result<Option<Life>, StoreError> {
-        spans::life(&self.read()?, stream_id)
-    }
-
-    /// When the program last wrote to the store, and under which boot id.
-    pub fn last_alive(&self) -> Result<(Option<i64>, Option<String>), StoreError> {
-        let tx = self.read()?;
-        let meta = tx.open_table(META).map_err(database)?;
-        let alive = meta.get(META_ALIVE).map_err(database)?;
-        let alive = alive.and_then(|value| bytes::read_u64(value.value()));
-        let boot = meta.get(META_BOOT).map_err(database)?;
-        let boot = boot.map(|value| String::from_utf8_lossy(value.value()).into_owned());
-        Ok((alive.map(u64::cast_signed), boot))
-    }
-
-    fn meta_u64(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        let meta = self.read()?.open_table(META).map_err(database)?;
-        let value = meta.get(name).map_err(database)?;
-        Ok(value.and_then(|value| bytes::read_u64(value.value())))
-    }
 }
 
 fn decode_row(id: u64, record: &[u8]) -> Result<RecordingRow, StoreError> {

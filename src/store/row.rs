@@ -1,5 +1,7 @@
 //! One recording as the store keeps it.
 
+use super::Place;
+
 /// A recording: one MP4 file and its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingRow {
@@ -19,6 +21,15 @@ pub struct RecordingRow {
     pub in_progress: bool,
     /// Never deleted by the program, only by hand.
     pub is_protected: bool,
+    /// Which run of the machine it was made in, so that it can be dated anew when that learns the time; 0: not known.
+    pub boot: u64,
+}
+
+impl RecordingRow {
+    /// Where it is in the list.
+    pub fn place(&self) -> Place {
+        (self.start_ms, self.id)
+    }
 }
 
 /// What the store knows of the storage at a path.

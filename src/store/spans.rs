@@ -7,6 +7,7 @@ use redb::{
 
 use super::bytes::{Reader, Writer};
 use super::{StoreError, database};
+use crate::ledger::clock_core::{self, Redate};
 use crate::ledger::span_core::{Layer, Span, State};
 
 /// Stream, layer, start.
@@ -70,6 +71,15 @@ impl<'tx> Spans<'tx> {
         self.spans.insert(key, record.as_slice()).map(drop).map_err(database)
     }
 
+    pub(super) fn remove(
+        &mut self,
+        stream_id: u32,
+        layer: Layer,
+        start_ms: i64,
+    ) -> Result<(), StoreError> {
+        self.spans.remove((stream_id, layer.code(), start_ms)).map(drop).map_err(database)
+    }
+
     /// Notes that a recording was deleted; what follows on an earlier deletion extends that.
     pub(super) fn put_deleted(
         &mut self,
@@ -95,6 +105,24 @@ impl<'tx> Spans<'tx> {
         let record = Writer::new(VERSION).i64(life.created_ms);
         let record = record.i64(life.removed_ms.unwrap_or(i64::MAX)).done();
         self.lives.insert(life.stream_id, record.as_slice()).map(drop).map_err(database)
+    }
+
+    /// Streams that were made while the time was not known. One of an earlier run that never learnt it is dated as early
+    /// as this one's: nobody knows better, and 1970 would leave half a century without a reason.
+    pub(super) fn redate_lives(&mut self, redate: &Redate) -> Result<(), StoreError> {
+        let mut changed = Vec::new();
+        for entry in self.lives.iter().map_err(database)? {
+            let (id, record) = entry.map_err(database)?;
+            let life = decode_life(id.value(), record.value())?;
+            let dated = |at_ms: i64| match redate.dated(at_ms) {
+                at_ms if clock_core::is_set(at_ms) => at_ms,
+                unknown => unknown.saturating_add(redate.by_ms),
+            };
+            let created_ms = dated(life.created_ms);
+            let removed_ms = life.removed_ms.map(dated);
+            changed.push(Life { created_ms, removed_ms, ..life });
+        }
+        changed.iter().try_for_each(|life| self.put_life(life))
     }
 
     /// Removes what ended before `before_ms`, and more where there are too many rows: then the time that is kept
@@ -123,7 +151,9 @@ impl<'tx> Spans<'tx> {
         }
         for (key, span) in open {
             self.spans.remove(key).map_err(database)?;
-            if span.start_ms < at_ms {
+            // What began before the time was known and ended after it had no end that could be dated.
+            let is_dated = clock_core::is_set(span.start_ms) == clock_core::is_set(at_ms);
+            if span.start_ms < at_ms && is_dated {
                 let record = encode_span(&Span { end_ms: at_ms, ..span });
                 self.spans.insert(key, record.as_slice()).map_err(database)?;
             }
@@ -163,9 +193,13 @@ pub(super) fn spans(
 pub(super) fn life(tx: &ReadTransaction, stream_id: u32) -> Result<Option<Life>, StoreError> {
     let table = tx.open_table(LIVES).map_err(database)?;
     let Some(record) = table.get(stream_id).map_err(database)? else { return Ok(None) };
-    let fields = Reader::new(record.value()).and_then(|mut f| Some((f.i64()?, f.i64()?)));
+    decode_life(stream_id, record.value()).map(Some)
+}
+
+fn decode_life(stream_id: u32, record: &[u8]) -> Result<Life, StoreError> {
+    let fields = Reader::new(record).and_then(|mut f| Some((f.i64()?, f.i64()?)));
     let (created_ms, removed_ms) =
         fields.ok_or_else(|| StoreError::Corrupt { what: format!("life of {stream_id}") })?;
     let removed_ms = (removed_ms != i64::MAX).then_some(removed_ms);
-    Ok(Some(Life { stream_id, created_ms, removed_ms }))
+    Ok(Life { stream_id, created_ms, removed_ms })
 }

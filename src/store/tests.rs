@@ -1,5 +1,8 @@
 //! The store as a whole: what goes in comes out, also after a reopen.
 
+use std::collections::BTreeMap;
+
+use super::index::{Indexed, Totals};
 use super::*;
 use crate::media::format::VideoCodec;
 
@@ -31,6 +34,7 @@ fn row(id: u64, stream_id: u32, start_s: i64) -> RecordingRow {
         path: format!("/r/{stream_id}/{id}.mp4"),
         in_progress: false,
         is_protected: false,
+        boot: 0,
     }
 }
 
@@ -48,6 +52,8 @@ fn stream(id: u32) -> StreamConfig {
         record: false,
         retention_days: None,
         max_storage_size: Some(3),
+        sub_url: Some("rtsp://cam/sub".into()),
+        transport: crate::config::transport::Transport::Tcp,
     }
 }
 
@@ -97,20 +103,45 @@ fn a_query_selects_by_stream_time_and_id_in_both_directions() {
     let ids = |query: RecordingQuery| -> Vec<u64> {
         store.reader().recordings(&query).unwrap().iter().map(|row| row.id).collect()
     };
+    let place = |id| store.reader().place(id, false).unwrap();
     let all = RecordingQuery { limit: 100, ..Default::default() };
     assert_eq!(ids(all.clone()), (1..=20).collect::<Vec<_>>());
     assert_eq!(ids(RecordingQuery { limit: 2, descending: true, ..all.clone() }), [20, 19]);
-    assert_eq!(ids(RecordingQuery { after: Some(3), before: Some(6), ..all.clone() }), [4, 5]);
-    assert_eq!(ids(RecordingQuery { after: Some(6), before: Some(3), ..all.clone() }), [0; 0]);
-    assert_eq!(
-        ids(RecordingQuery { stream_id: Some(1), after: Some(16), ..all.clone() }),
-        [17, 19]
-    );
+    assert_eq!(ids(RecordingQuery { after: place(3), before: place(6), ..all.clone() }), [4, 5]);
+    assert_eq!(ids(RecordingQuery { after: place(6), before: place(3), ..all.clone() }), [0; 0]);
+    let of_stream = RecordingQuery { stream_id: Some(1), after: place(16), ..all.clone() };
+    assert_eq!(ids(of_stream), [17, 19]);
     // Recording 5 covers [50 s, 60 s): half-open at both ends.
     let span =
         |a: i64, b: i64| RecordingQuery { start_ms: Some(a), end_ms: Some(b), ..all.clone() };
     assert_eq!(ids(span(50_000, 60_000)), [5]);
     assert_eq!(ids(span(59_999, 60_001)), [5, 6]);
+}
+
+#[test]
+fn adopted_recordings_are_listed_where_their_time_is() {
+    let dir = Dir::new("store-adopted");
+    let store = Store::open(&dir.0).unwrap();
+    // 7 and 8 were adopted: made before the others.
+    let rows = [row(3, 0, 300), row(5, 0, 500), row(6, 0, 600), row(7, 1, 100), row(8, 0, 400)];
+    store.commit(&rows.map(Change::PutRecording)).unwrap();
+    let reader = store.reader();
+    let ids = |query: RecordingQuery| -> Vec<u64> {
+        let query = RecordingQuery { limit: 100, ..query };
+        reader.recordings(&query).unwrap().iter().map(|row| row.id).collect()
+    };
+    let after =
+        |id| ids(RecordingQuery { after: reader.place(id, false).unwrap(), ..Default::default() });
+    let before =
+        |id| ids(RecordingQuery { before: reader.place(id, true).unwrap(), ..Default::default() });
+    assert_eq!(ids(RecordingQuery::default()), [7, 3, 8, 5, 6]);
+    assert_eq!((after(7), before(8)), (vec![3, 8, 5, 6], vec![7, 3]));
+    assert_eq!((after(6), before(7)), (vec![], vec![]));
+    // Of what is gone the neighbours tell: nothing is left out.
+    assert_eq!((after(4), before(4)), (vec![8, 5, 6], vec![7, 3, 8]));
+    assert_eq!((after(9), before(9)), (vec![5, 6], vec![7, 3, 8, 5, 6]));
+    assert_eq!((after(1), before(1)), (vec![7, 3, 8, 5, 6], vec![7]));
+    assert_eq!(store.load(String::new()).unwrap().next_stream_id, 2, "7 knows of a stream 1");
 }
 
 #[test]
@@ -187,18 +218,24 @@ fn check_index(store: &Store, rows: &[RecordingRow]) {
         },
         RecordingQuery {
             start_ms: Some(30_000),
-            after: Some(300),
-            before: Some(700),
+            after: Some((40_000, 300)),
+            before: Some((80_000, 700)),
             ..Default::default()
         },
     ] {
         let query = RecordingQuery { limit: 1000, ..query };
         let matches = |row: &&RecordingRow| {
-            query.matches(row.id, row.stream_id, row.start_ms, row.end_ms)
+            let place = (row.start_ms, row.id);
+            query.after.is_none_or(|after| place > after)
+                && query.before.is_none_or(|before| place < before)
+                && query.stream_id.is_none_or(|id| row.stream_id == id)
+                && query.start_ms.is_none_or(|at| row.end_ms > at || row.start_ms >= at)
+                && query.end_ms.is_none_or(|at| row.start_ms < at)
                 && query.is_protected.is_none_or(|wanted| wanted == row.is_protected)
         };
-        let mut want: Vec<u64> = rows.iter().filter(matches).map(|row| row.id).collect();
-        want.sort_unstable();
+        let mut want: Vec<&RecordingRow> = rows.iter().filter(matches).collect();
+        want.sort_unstable_by_key(|row| (row.start_ms, row.id));
+        let mut want: Vec<u64> = want.iter().map(|row| row.id).collect();
         if query.descending {
             want.reverse();
         }
@@ -251,7 +288,9 @@ fn a_store_without_index_gets_one() {
     let changes: Vec<_> = rows.iter().cloned().map(Change::PutRecording).collect();
     store.commit(&changes).unwrap();
     let tx = store.db.begin_write().unwrap();
-    tx.delete_table(index::BLOCKS).unwrap();
+    // An index of an earlier version goes.
+    tx.open_table(OLD_BLOCKS).unwrap().insert(1, b"x".as_slice()).unwrap();
+    tx.delete_table(index::BY_TIME).unwrap();
     tx.delete_table(index::BY_START).unwrap();
     tx.delete_table(index::TOTALS).unwrap();
     tx.open_table(META).unwrap().remove(META_INDEX).unwrap();
@@ -301,9 +340,15 @@ fn spans_that_were_open_end_where_the_program_did() {
     assert_eq!(found(0), [(1000, 2000), (3000, 5000)]);
     assert_eq!(found(4000), [(3000, 5000)]);
     assert_eq!(reader.last_alive().unwrap().1.as_deref(), Some("b"));
-    store.commit(&[Change::PruneSpans(10_000, 6000), Change::Alive(7)]).unwrap();
+    store
+        .commit(&[
+            Change::PruneSpans(10_000, 6000),
+            Change::Alive(clock_core::SET_SINCE_MS),
+            Change::Alive(7),
+        ])
+        .unwrap();
     assert_eq!(found(0), [(3000, 5000)]);
-    assert_eq!(reader.last_alive().unwrap().0, Some(7));
+    assert_eq!(reader.last_alive().unwrap().0, Some(clock_core::SET_SINCE_MS), "not 1970");
     let life = Life { stream_id: 1, created_ms: 5, removed_ms: Some(9) };
     store.commit(&[Change::PutLife(life)]).unwrap();
     assert_eq!(reader.life(1).unwrap(), Some(life));
@@ -321,4 +366,90 @@ fn nobody_else_reads_the_store_also_one_of_before() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     drop(Store::open(&dir.0).unwrap());
     assert_eq!(mode(), 0o600);
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_not_damaged_and_stays() {
+    let dir = Dir::new("store-newer");
+    let store = Store::open(&dir.0).unwrap();
+    let tx = store.db.begin_write().unwrap();
+    let newer = (SCHEMA + 1).to_le_bytes();
+    tx.open_table(META).unwrap().insert(META_SCHEMA, newer.as_slice()).unwrap();
+    tx.commit().unwrap();
+    drop(store);
+    let before = std::fs::read(dir.0.join(FILE_NAME)).unwrap();
+    let error = damage::open_or_begin_anew(&dir.0, "/r").map(|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { schema } if schema == SCHEMA + 1), "{error}");
+    assert!(error.to_string().contains("newer version"), "{error}");
+    assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1, "nothing is set aside");
+    assert_eq!(std::fs::read(dir.0.join(FILE_NAME)).unwrap().len(), before.len());
+}
+
+#[test]
+fn a_damaged_store_makes_room_and_streams_come_back_from_the_copy() {
+    let dir = Dir::new("store-damaged");
+    let path = dir.0.join(FILE_NAME);
+    let store = Store::open(&dir.0).unwrap();
+    let mut settings = Settings::new("/elsewhere".into());
+    settings.retention_days = 3;
+    let life = Life { stream_id: 6, created_ms: 5, removed_ms: None };
+    store
+        .commit(&[
+            Change::PutStream(stream(6)),
+            Change::PutLife(life),
+            Change::PutSettings(settings.clone()),
+            Change::PutPassword("$argon2id$x".into()),
+            Change::PutRecording(row(1, 6, 100)),
+        ])
+        .unwrap();
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let mut torn = whole.clone();
+    torn[64..].fill(0xA5);
+    let cases: [&[u8]; 4] = [b"no store", &torn, &whole[..whole.len() / 2], &vec![0; 9000]];
+    for (n, bytes) in cases.into_iter().enumerate() {
+        std::fs::write(&path, bytes).unwrap();
+        let (store, loaded, lost) = damage::open_or_begin_anew(&dir.0, "/r").unwrap();
+        assert!(lost.is_some_and(|lost| lost.has_copy), "case {n}");
+        assert_eq!((&loaded.settings, &loaded.streams[..]), (&settings, &[stream(6)][..]));
+        assert_eq!(
+            (loaded.password_phc.as_deref(), loaded.next_stream_id),
+            (Some("$argon2id$x"), 7)
+        );
+        assert_eq!(store.reader().life(6).unwrap(), Some(life));
+        assert_eq!(store.reader().recording_count().unwrap(), 0, "rows come from the files");
+        store.keep_copy();
+    }
+    let (_, _, lost) = damage::open_or_begin_anew(&dir.0, "/r").unwrap();
+    assert_eq!(lost, None);
+    let names = std::fs::read_dir(&dir.0).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    let [a, b, c] = damage::BROKEN;
+    assert_eq!(names, ["store.copy", FILE_NAME, a, b, c], "the oldest of four is gone");
+    assert_eq!(std::fs::read(dir.0.join(a)).unwrap()[..9], [0; 9], "the newest comes first");
+}
+
+#[test]
+fn without_a_copy_a_damaged_store_makes_room_all_the_same() {
+    let dir = Dir::new("store-damaged-alone");
+    std::fs::write(dir.0.join(FILE_NAME), b"no store").unwrap();
+    std::fs::write(dir.0.join("store.copy"), b"no copy").unwrap();
+    let (_, loaded, lost) = damage::open_or_begin_anew(&dir.0, "/r").unwrap();
+    assert!(lost.is_some_and(|lost| !lost.has_copy));
+    assert_eq!((loaded.streams.len(), loaded.next_stream_id), (0, 0));
+}
+
+#[test]
+fn a_start_that_was_cut_off_while_it_mended_goes_on() {
+    let dir = Dir::new("store-damaged-cut");
+    let store = Store::open(&dir.0).unwrap();
+    store.commit(&[Change::PutStream(stream(2))]).unwrap();
+    drop(store);
+    // The copy is renamed first, then the store; then the power goes.
+    std::fs::rename(dir.0.join("store.copy"), dir.0.join("store.copy.returning")).unwrap();
+    std::fs::remove_file(dir.0.join(FILE_NAME)).unwrap();
+    let (_, loaded, lost) = damage::open_or_begin_anew(&dir.0, "/r").unwrap();
+    assert!(lost.is_some_and(|lost| lost.has_copy));
+    assert_eq!(loaded.streams, [stream(2)]);
 }

@@ -1,5 +1,5 @@
 //! When to try a camera again: at once after a run with pictures, jittered 1 s to 30 s for what passes,
-//! 5 minutes for what only the owner can mend.
+//! up to 5 minutes for what only the owner can mend.
 //!
 //! Keeps PURE-CORE: the random number comes in.
 
@@ -18,21 +18,36 @@ pub struct Backoff {
     failures: u32,
 }
 
+/// Why a run ended, as far as the pause goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It passes by itself: the camera is away.
+    Passing,
+    /// Trying again will not change it, unless the camera was still starting: some have no path, or one
+    /// without a codec, in their first minute.
+    Refused,
+    /// User name or password: a camera locks out who tries too often.
+    Unauthorized,
+}
+
 impl Backoff {
     /// The pause after a run. `is_good`: it delivered a keyframe, so what ended it passes, whatever the
     /// camera says: some end each session after a group of pictures, and each second of pause is a
     /// second that is not recorded. How long a run lasted says nothing: a camera without power makes
-    /// one of 10 s, too. `is_refused`: only the owner can mend the cause. `random` is any number: the
+    /// one of 10 s, too. `random` is any number: the
     /// pause is 75 to 125 % of its nominal length, so that sixteen cameras behind one switch don't
     /// come back in the same instant.
-    pub fn next(&mut self, is_good: bool, is_refused: bool, random: u32) -> Duration {
+    pub fn next(&mut self, is_good: bool, cause: Cause, random: u32) -> Duration {
         if is_good {
             self.failures = 0;
         }
-        let nominal = if is_refused && !is_good {
-            PAUSE_REFUSED
-        } else {
-            PAUSE_MIN.saturating_mul(1 << self.failures.min(5)).min(PAUSE_MAX)
+        let longest = match cause {
+            Cause::Passing => PAUSE_MAX,
+            Cause::Refused | Cause::Unauthorized => PAUSE_REFUSED,
+        };
+        let nominal = match cause {
+            Cause::Unauthorized if !is_good => PAUSE_REFUSED,
+            _ => PAUSE_MIN.saturating_mul(1 << self.failures.min(9)).min(longest),
         };
         self.failures = self.failures.saturating_add(1);
         nominal * (768 + random % 512) / 1024
@@ -53,20 +68,24 @@ mod tests {
     fn pauses_double_up_to_thirty_seconds_and_start_over_after_a_good_run() {
         let mut backoff = Backoff::default();
         for (random, nominal_s) in [(0, 1), (511, 2), (7, 4), (99, 8), (3, 16), (1, 30), (2, 30)] {
-            near(backoff.next(false, false, random), nominal_s);
+            near(backoff.next(false, Cause::Passing, random), nominal_s);
         }
-        near(backoff.next(true, false, 5), 1);
+        near(backoff.next(true, Cause::Passing, 5), 1);
     }
 
     #[test]
     fn a_camera_that_ends_each_session_after_a_keyframe_is_asked_again_at_once() {
         let mut backoff = Backoff::default();
-        (0..20).for_each(|random| near(backoff.next(true, false, random), 1));
-        near(backoff.next(true, true, 7), 1);
+        (0..20).for_each(|random| near(backoff.next(true, Cause::Passing, random), 1));
+        near(backoff.next(true, Cause::Unauthorized, 7), 1);
     }
 
     #[test]
     fn what_only_the_owner_can_mend_is_tried_every_five_minutes() {
-        near(Backoff::default().next(false, true, 300), 300);
+        near(Backoff::default().next(false, Cause::Unauthorized, 300), 300);
+        let mut backoff = Backoff::default();
+        for nominal_s in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300] {
+            near(backoff.next(false, Cause::Refused, 300), nominal_s);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! In here: numbering runs, wall clock, ring, meter, the state that the API shows. Not in here: when to
 //! connect (`supervisor`), what is written (`record/`). Lives on the executor; nothing blocks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,15 +11,15 @@ use std::time::Instant;
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::meter_core::Meter;
-use super::wall_core::RunClock;
+use super::stamp_core::Stamp;
 use crate::buffer::board_core::BufferView;
 use crate::buffer::ring::Take;
 use crate::buffer::spill::{Buffers, Feed};
 use crate::ingest::{SourceEvent, Unit};
 use crate::ledger::span_core::{Span, State as LedgerState};
 use crate::live::feed::Feed as LiveFeed;
-use crate::media::format::{AudioFormat, VideoFormat};
-use crate::media::packet::{Packet, Run, Track};
+use crate::media::format::{AudioCodec, AudioFormat, VideoFormat};
+use crate::media::packet::{Packet, Track};
 use crate::nvr::snapshot::{Actual, StreamStatus};
 use crate::system::clock;
 
@@ -30,6 +30,10 @@ const VIDEO_LATE_MS_MAX: f64 = 10_000.0;
 /// Pieces of advice that are kept; a further one is left out.
 const ADVICE_MAX: usize = 8;
 
+/// A recorder that rests is woken when so much of the ring's own RAM is filled, at the latest.
+const REST_PART: usize = 8;
+const REST_BYTES_MAX: usize = 256 << 10;
+
 /// Silence within a run that is a loss.
 const LOSS_MS_MIN: i64 = 2000;
 /// Losses that wait to be taken, which happens every second; beyond it the last one grows.
@@ -38,21 +42,18 @@ const LOSSES_MAX: usize = 64;
 struct State {
     /// The recorder wants packets.
     is_recording: bool,
-    run: Option<Arc<Run>>,
-    runs: u32,
-    clock: Option<RunClock>,
+    stamp: Stamp,
     meter: Meter,
     video: Option<Arc<VideoFormat>>,
     status: StreamStatus,
     detail: String,
     advice: Vec<String>,
+    no_sound: Option<String>,
     record_error: Option<&'static str>,
     /// The same for the ledger.
     record_state: Option<LedgerState>,
     /// Retention allows no writing; why.
     hold: Option<&'static str>,
-    /// The wall clock stepped: the next keyframe begins by the new time.
-    is_clock_stale: bool,
     last_video: Option<LastVideo>,
     losses: Vec<Span>,
 }
@@ -66,6 +67,13 @@ struct LastVideo {
 }
 
 impl State {
+    /// Keeps a piece of advice, unless it is known or there are enough.
+    fn note_advice(&mut self, text: String) {
+        if self.advice.len() < ADVICE_MAX && !self.advice.contains(&text) {
+            self.advice.push(text);
+        }
+    }
+
     /// Notes the time of a picture, and a loss if it is long after the one before. A camera that sends one picture
     /// in ten seconds loses nothing in between.
     fn note_video(&mut self, wall_ms: i64) {
@@ -86,6 +94,10 @@ impl State {
     }
 }
 
+fn rest_bytes(ring_bytes: usize) -> usize {
+    (ring_bytes / REST_PART).min(REST_BYTES_MAX)
+}
+
 /// One stream's state, shared by its source, its recorder and whoever asks.
 pub struct Hub {
     state: RefCell<State>,
@@ -94,6 +106,11 @@ pub struct Hub {
     started: Instant,
     wake: Sender<()>,
     ready: Receiver<()>,
+    /// The recorder rests until a picture with this decoding time.
+    resting: Cell<Option<i64>>,
+    /// Bytes delivered since the recorder had taken all.
+    untaken: Cell<usize>,
+    rest_bytes: Cell<usize>,
     /// Told when something changed that the snapshot shows.
     changed: Sender<()>,
     /// Whoever watches.
@@ -131,23 +148,32 @@ impl Hub {
         let (wake, ready) = bounded(1);
         let state = State {
             is_recording,
-            run: None,
-            runs: 0,
-            clock: None,
+            stamp: Stamp::default(),
             meter: Meter::default(),
             video: None,
             status: StreamStatus::Connecting,
             detail: String::new(),
             advice: Vec::new(),
+            no_sound: None,
             record_error: None,
             record_state: None,
             hold: None,
-            is_clock_stale: false,
             last_video: None,
             losses: Vec::new(),
         };
         let feed = buffers.feed(ring.stream_id, ring.priority, ring.bytes_max, wake.clone());
-        Self { state: RefCell::new(state), feed, started, wake, ready, changed, live }
+        Self {
+            state: RefCell::new(state),
+            feed,
+            started,
+            wake,
+            ready,
+            resting: Cell::new(None),
+            untaken: Cell::new(0),
+            rest_bytes: Cell::new(rest_bytes(ring.bytes_max)),
+            changed,
+            live,
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -167,57 +193,34 @@ impl Hub {
         match event {
             SourceEvent::Started { video, audio } => self.start_run(video, audio),
             SourceEvent::AudioChanged(audio) => {
-                let mut state = self.state.borrow_mut();
-                if let Some(run) = &state.run {
-                    state.run = Some(Arc::new(Run { id: run.id, audio: Some(audio) }));
-                }
+                self.state.borrow_mut().stamp.set_audio(audio);
             }
             SourceEvent::Unit(unit) => self.push(unit),
-            SourceEvent::Advice(text) => {
+            SourceEvent::Advice(text) => self.state.borrow_mut().note_advice(text),
+            SourceEvent::NoSound(why) => {
                 let mut state = self.state.borrow_mut();
-                if state.advice.len() < ADVICE_MAX && !state.advice.contains(&text) {
-                    state.advice.push(text);
-                }
+                state.no_sound = Some(why.clone());
+                state.note_advice(why);
             }
         }
     }
 
     fn start_run(&self, video: Option<Arc<VideoFormat>>, audio: Option<Arc<AudioFormat>>) {
         let mut state = self.state.borrow_mut();
-        state.runs = state.runs.wrapping_add(1);
-        state.run = Some(Arc::new(Run { id: state.runs, audio }));
-        state.clock = None;
+        state.stamp.start(audio);
         state.last_video = None;
         state.video = video;
-        state.advice.clear();
     }
 
     fn push(&self, unit: Unit) {
         let now_ms = self.now_ms();
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
-        let Some(run) = state.run.clone() else { return };
-        let mut packet = Packet {
-            seq: 0,
-            run,
-            track: unit.track,
-            pts: unit.pts,
-            dts: unit.dts,
-            is_key: unit.is_key,
-            is_damaged: unit.is_damaged,
-            wall_ms: 0,
-            data: unit.data,
-        };
-        let timescale = i64::from(packet.timescale().max(1));
-        let media_ms = (i128::from(packet.pts) * 1000).div_euclid(i128::from(timescale)) as i64;
-        let arrived_ms = clock::wall_ms();
-        if state.is_clock_stale && packet.is_video_key() {
-            state.is_clock_stale = false;
-            state.clock = None;
+        let stamped = state.stamp.packet(unit, clock::wall_ms());
+        let Some((packet, is_dated_anew)) = stamped else { return };
+        if is_dated_anew {
             state.last_video = None;
         }
-        let run_clock = state.clock.get_or_insert_with(|| RunClock::new(media_ms, arrived_ms));
-        packet.wall_ms = run_clock.wall_ms(media_ms, arrived_ms);
         let is_video = packet.is_video();
         if is_video {
             state.note_video(packet.wall_ms);
@@ -231,7 +234,7 @@ impl Hub {
         }
         let packet = if state.is_recording && state.hold.is_none() {
             let packet = self.feed.push(packet);
-            self.wake_recorder();
+            self.note_untaken(&packet);
             packet
         } else {
             Arc::new(packet)
@@ -244,9 +247,27 @@ impl Hub {
         }
     }
 
+    /// Wakes the recorder if there is a reason to.
+    fn note_untaken(&self, packet: &Packet) {
+        self.untaken.set(self.untaken.get() + packet.data.len());
+        if let Some(until) = self.resting.get()
+            && (packet.is_video_key()
+                || (packet.is_video() && packet.dts >= until)
+                || self.untaken.get() >= self.rest_bytes.get())
+        {
+            self.resting.set(None);
+            self.wake_recorder();
+        }
+    }
+
     /// The source has ended: what waits is still recorded, then the file is finished.
     pub fn end_run(&self) {
-        self.state.borrow_mut().run = None;
+        let mut state = self.state.borrow_mut();
+        state.stamp.end();
+        // It comes before a run begins.
+        state.advice.clear();
+        state.no_sound = None;
+        drop(state);
         self.wake_recorder();
         self.live.end_run();
     }
@@ -276,6 +297,7 @@ impl Hub {
     /// Changes the size of the ring.
     pub fn set_ring_bytes(&self, bytes: usize) {
         self.feed.set_bytes_max(bytes);
+        self.rest_bytes.set(rest_bytes(bytes));
     }
 
     /// Changes who gives way first where memory ends.
@@ -335,7 +357,7 @@ impl Hub {
 
     /// The wall clock stepped: from the next keyframe on packets are dated anew.
     pub fn note_clock_step(&self) {
-        self.state.borrow_mut().is_clock_stale = true;
+        self.state.borrow_mut().stamp.note_clock_step();
     }
 
     /// Bytes a second that the source delivers.
@@ -346,18 +368,32 @@ impl Hub {
 
     /// The oldest packet that waits for the recorder.
     pub fn take(&self) -> Take {
-        self.feed.take()
+        let take = self.feed.take();
+        if take == Take::Empty {
+            self.untaken.set(0);
+        }
+        take
     }
 
     /// Whether nothing more will come for the file that is open: no run, or no recording wanted.
     pub fn is_idle(&self) -> bool {
         let state = self.state.borrow();
-        state.run.is_none() || !state.is_recording || state.hold.is_some()
+        state.stamp.run().is_none() || !state.is_recording || state.hold.is_some()
     }
 
-    /// Resolves when the recorder should look again.
+    /// Resolves when the recorder should look again for another reason than a packet.
     pub async fn ready(&self) {
         let _ = self.ready.recv().await;
+    }
+
+    /// The same, and for packets: a keyframe, a picture with the decoding time `until` or a later one, or many bytes.
+    pub async fn ready_at(&self, until: i64) {
+        if self.untaken.get() > 0 {
+            return;
+        }
+        self.resting.set(Some(until));
+        self.ready().await;
+        self.resting.set(None);
     }
 
     /// What the API shows now.
@@ -365,7 +401,10 @@ impl Hub {
         let now_ms = self.now_ms();
         let state = self.state.borrow();
         let (fps, bitrate) = state.meter.rates(now_ms);
-        let audio = state.run.as_ref().and_then(|run| run.audio.as_ref());
+        let audio = state.stamp.run().and_then(|run| run.audio.as_ref());
+        let as_flac = audio.filter(|audio| audio.codec == AudioCodec::Flac);
+        let as_flac =
+            as_flac.map(|_| "recorded and shown as FLAC, which keeps every sample".to_owned());
         let actual = state.video.as_ref().map(|video| Actual {
             codec: video.codec.name(),
             width: video.width,
@@ -374,6 +413,7 @@ impl Hub {
             bitrate,
             keyframe_interval: (state.meter.keyframe_interval_s() * 100.0).round() / 100.0,
             audio: audio.map(|audio| audio.source_codec),
+            audio_note: as_flac.or_else(|| state.no_sound.clone()),
         });
         let (mut status, mut detail) = (state.status, state.detail.clone());
         if status == StreamStatus::Connected {

@@ -9,18 +9,46 @@ use std::time::Duration;
 
 use smol::future::FutureExt;
 
-use super::backoff_core::Backoff;
+use super::backoff_core::{Backoff, Cause};
 use super::hub::Hub;
 use crate::config::stream::StreamConfig;
+use crate::config::transport::Transport;
 use crate::ingest::{IngestError, SourceEvent, rtsp, testpattern};
 use crate::media::packet::Track;
 use crate::nvr::snapshot::StreamStatus;
 use crate::system::pool::Pool;
 use crate::system::wait::{self, Stopping};
 
+/// What is fetched.
+pub struct Source {
+    /// With the camera's password in it.
+    pub url: String,
+    /// Shown in a test pattern, whose size and rate the rest is; 0 for its own.
+    pub label: String,
+    pub width: u16,
+    pub height: u16,
+    pub fps: u16,
+    pub transport: Transport,
+}
+
+impl Source {
+    /// The feed that is recorded.
+    pub fn main(config: &StreamConfig) -> Self {
+        Self {
+            url: config.url.clone(),
+            label: config.name.clone(),
+            width: config.width,
+            height: config.height,
+            fps: config.fps,
+            transport: config.transport,
+        }
+    }
+}
+
 /// Runs until `stop` asks. Takes at most a second longer: the camera is told goodbye.
 pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping) {
     let mut backoff = Backoff::default();
+    let source = Source::main(&config);
     while !stop.is_asked() {
         let mut is_good = false;
         let mut sink = |event: SourceEvent| {
@@ -28,7 +56,8 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
             hub.deliver(event);
         };
         let is_watched = || hub.is_watched();
-        let session = AssertUnwindSafe(session(&config, &codec, &mut sink, &is_watched, &stop));
+        let session =
+            AssertUnwindSafe(session(&source, &codec, &mut sink, &is_watched, stop.asked()));
         let ended = session.catch_unwind().await.unwrap_or_else(|_| {
             Err(IngestError::Connection {
                 what: "internal error in this stream, see the log".into(),
@@ -38,48 +67,61 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
         if stop.is_asked() {
             return;
         }
-        let (status, is_refused, why) = match ended {
-            Err(error @ (IngestError::Unauthorized | IngestError::Refused { .. })) => {
-                (StreamStatus::Error, true, error.to_string())
+        let (status, cause, why) = match ended {
+            Err(error) => {
+                let cause = cause(&error);
+                let is_passing = cause == Cause::Passing;
+                let status =
+                    if is_passing { StreamStatus::Reconnecting } else { StreamStatus::Error };
+                (status, cause, error.to_string())
             }
-            Err(error) => (StreamStatus::Reconnecting, false, error.to_string()),
-            Ok(()) => (StreamStatus::Reconnecting, false, "the source ended".to_owned()),
+            Ok(()) => (StreamStatus::Reconnecting, Cause::Passing, "the source ended".to_owned()),
         };
-        let pause = backoff.next(is_good, is_refused, random());
+        let pause = backoff.next(is_good, cause, random());
         log::warn!("stream {}: {why}; next try in {} s", config.id, pause.as_secs().max(1));
         hub.set_status(status, why);
         wait::pause(pause).or(stop.asked()).await;
     }
 }
 
+/// What the pause after this error depends on.
+pub(super) fn cause(error: &IngestError) -> Cause {
+    match error {
+        IngestError::Unauthorized => Cause::Unauthorized,
+        IngestError::Refused { .. } => Cause::Refused,
+        _ => Cause::Passing,
+    }
+}
+
 /// Whether a recording can begin here. Frames of sound are all keys, and say nothing about the video.
-fn is_keyframe(event: &SourceEvent) -> bool {
+pub(super) fn is_keyframe(event: &SourceEvent) -> bool {
     matches!(event, SourceEvent::Unit(unit) if unit.is_key && matches!(unit.track, Track::Video(_)))
 }
 
-fn random() -> u32 {
+pub(super) fn random() -> u32 {
     // Without randomness there is no jitter, which only matters after a power cut of the whole house.
     getrandom::u32().unwrap_or(256)
 }
 
-/// One session of the source that the URL names.
+/// One session of a source, until it ends or `stop` does.
 pub(super) async fn session(
-    config: &StreamConfig,
+    source: &Source,
     codec: &Pool,
     sink: &mut dyn FnMut(SourceEvent),
     is_watched: &dyn Fn() -> bool,
-    stop: &Stopping,
+    stop: impl Future<Output = ()>,
 ) -> Result<(), IngestError> {
-    if config.url.starts_with("testpattern:") {
+    if source.url.starts_with("testpattern:") {
         let request = testpattern::PatternRequest {
-            label: config.name.clone(),
-            width: config.width,
-            height: config.height,
-            fps: config.fps,
+            label: source.label.clone(),
+            width: source.width,
+            height: source.height,
+            fps: source.fps,
         };
-        return testpattern::run(request, codec, sink, stop.asked()).await;
+        return testpattern::run(request, codec, sink, stop).await;
     }
-    rtsp::run(&config.url, sink, is_watched, stop.asked()).await
+    let target = rtsp::Target { url: &source.url, transport: source.transport };
+    rtsp::run(target, sink, is_watched, stop).await
 }
 
 /// How long a stream may take to end before it is cut off.

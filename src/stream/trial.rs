@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use smol::future::FutureExt;
 
-use super::supervisor::session;
+use super::supervisor::{Source, session};
 use super::trial_core::{Facts, Progress, Trial};
 use crate::config::stream::StreamConfig;
 use crate::ingest::{IngestError, Unit};
@@ -32,6 +32,7 @@ pub enum TrialError {
 
 /// Looks at the source of `config`. Dropping the future ends it, too.
 pub async fn run(config: &StreamConfig, codec: &Pool) -> Result<(Facts, Unit), TrialError> {
+    let source = Source::main(config);
     let (stopper, stop) = stop_pair();
     let stopper = Cell::new(Some(stopper));
     let trial = RefCell::new(Trial::default());
@@ -43,7 +44,7 @@ pub async fn run(config: &StreamConfig, codec: &Pool) -> Result<(Facts, Unit), T
         }
     };
     let ended = {
-        let session = AssertUnwindSafe(session(config, codec, &mut sink, &|| true, &stop));
+        let session = AssertUnwindSafe(session(&source, codec, &mut sink, &|| true, stop.asked()));
         let ended = async {
             session.catch_unwind().await.unwrap_or_else(|_| {
                 Err(IngestError::Connection { what: "internal error, see the log".into() })

@@ -72,7 +72,7 @@ impl Trial {
             }
             SourceEvent::AudioChanged(audio) => self.audio = Some(audio.source_codec),
             // The source bounds how much advice there is.
-            SourceEvent::Advice(advice) => self.advice.push(advice),
+            SourceEvent::Advice(advice) | SourceEvent::NoSound(advice) => self.advice.push(advice),
             SourceEvent::Unit(unit) => self.take_unit(unit),
         }
     }

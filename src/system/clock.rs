@@ -1,7 +1,7 @@
 //! Wall clock: Unix milliseconds, and how they are written and read as text in UTC.
 //!
 //! In here: the one place that reads the system's wall clock, RFC 3339 and the names of recordings.
-//! Not in here: media time (90 kHz ticks in `ingest/` and `media/`), waiting (`smol::Timer`).
+//! Not in here: media time (90 kHz ticks in `ingest/` and `media/`), waiting (`drive`).
 //! All but `wall_ms` is pure, and total: no millisecond count panics.
 
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! Keeps the program's memory out of the kernel's swap.
+//! Keeps the program's memory out of the kernel's swap, and its pictures on the heap.
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, getrlimit};
@@ -7,6 +7,15 @@ use super::stats;
 
 /// `CAP_IPC_LOCK` (capabilities(7)): the limit on locked memory does not hold.
 const CAP_IPC_LOCK: u32 = 14;
+
+/// Larger than nearly every picture.
+const HEAP_BYTES_MAX: usize = 1 << 20;
+
+/// Teaches glibc to take blocks up to this size from the heap: it maps every larger one than the largest that was
+/// given back, by system calls and with fresh pages, and keyframes come and go all the time.
+pub fn keep_pictures_on_heap() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(HEAP_BYTES_MAX)));
+}
 
 /// Locks what is in memory and whatever comes, once it is used: rings, and all that works on them. A ring that is
 /// read back from a card is no buffer. Where only some memory may be locked nothing is: with a limit, memory

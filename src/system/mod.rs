@@ -1,6 +1,7 @@
-//! The machine: thread pools, log, signals, clock, what `/proc` tells.
+//! The machine: thread pools, the main thread's loop, log, signals, clock, what `/proc` tells.
 
 pub mod clock;
+pub mod drive;
 pub mod log;
 pub mod log_recent;
 pub mod memory;

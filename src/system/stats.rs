@@ -43,6 +43,28 @@ pub struct Process {
     pub threads: u32,
 }
 
+/// Milliseconds since the machine started, rounded to 10.
+pub fn uptime_ms() -> Option<i64> {
+    let text = read_proc("/proc/uptime").ok()?;
+    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    Some((seconds * 1000.0) as i64)
+}
+
+/// Names this run of the machine: another one after each of its starts (random(4), a UUID).
+pub fn boot_id() -> Option<String> {
+    read_proc("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned())
+}
+
+/// The same in 64 bits; 0 where the kernel does not tell.
+pub fn boot_number() -> u64 {
+    boot_id().map_or(0, |id| uuid_number(&id))
+}
+
+fn uuid_number(uuid: &str) -> u64 {
+    let digits: String = uuid.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).unwrap_or(0)
+}
+
 /// Processor and memory use of the machine. Shared by every thread that answers the API.
 #[derive(Debug)]
 pub struct Machine {
@@ -98,6 +120,12 @@ pub fn memory() -> io::Result<Memory> {
 /// Free swap in KiB; `None` where the kernel does not say.
 pub fn swap_free_kib() -> Option<u64> {
     number_of(&read_proc("/proc/meminfo").ok()?, "SwapFree")
+}
+
+/// Bytes that this process gave the kernel to write to disks since it began, in whole pages (proc(5),
+/// `/proc/PID/io`); `None` where the kernel does not count them.
+pub fn bytes_written() -> Option<u64> {
+    number_of(&read_proc("/proc/self/io").ok()?, "write_bytes")
 }
 
 /// Percent of the last 10 s in which some task waited for memory; `None` where the kernel does not say.
@@ -262,6 +290,13 @@ mod tests {
     fn check_cpu(text: &str, want: Option<(u64, u64)>) {
         let want = want.map(|(busy, total)| CpuTimes { busy, total });
         assert_eq!(parse_cpu_times(text), want, "{text:?}");
+    }
+
+    #[test]
+    fn a_run_of_the_machine_has_a_number() {
+        assert_eq!(uuid_number("0123abcd-4567-89ab-cdef-0123456789ab"), 0x0123_abcd_4567_89ab);
+        assert_eq!(uuid_number(""), 0);
+        assert_eq!(boot_number(), uuid_number(&boot_id().expect("Linux tells")));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use smol::Timer;
 use smol::channel::{Receiver, Sender, bounded};
+
+use super::drive::Timer;
 
 /// Sleeps without holding the executor.
 pub async fn pause(length: Duration) {

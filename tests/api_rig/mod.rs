@@ -70,6 +70,7 @@ pub fn row(id: u64, size: u64) -> RecordingRow {
         ),
         in_progress: false,
         is_protected: false,
+        boot: 0,
     }
 }
 
@@ -123,6 +124,7 @@ impl Rig {
             memory_usage: 45.7,
             storage_total: 1_000_000_000,
             storage_free: 217_000_000,
+            bytes_written: Some(783_000),
         })
     }
 

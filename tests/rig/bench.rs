@@ -57,7 +57,7 @@ pub fn run<F: Future<Output = ()>>(home: &Path, body: impl FnOnce(Rc<Bench>) -> 
         drop(clocks);
         is_done.set(true);
     };
-    smol::block_on(executor.run(main));
+    lightnvr::system::drive::block_on(executor.run(main));
     assert!(is_done.get());
     let findings = check::check(&bench.store, &real_disk::opener(), &bench.root);
     assert_eq!(findings.expect("the check can be made"), Vec::<String>::new());

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
@@ -120,6 +121,34 @@ pub const H264_AAC: Clip = Clip { name: "h264_aac", audio: Audio::Aac, ..H264 };
 pub const H264_PCMA: Clip =
     Clip { name: "h264_pcma", audio: Audio::Pcma, extension: "mov", ..H264 };
 
+/// A quarter of the picture: what a camera sends after a change of its resolution.
+pub const H264_SMALL: Clip = Clip {
+    name: "h264_small",
+    encoder: "-vf scale=320:180 -c:v libx264 -preset veryfast -b:v 200k -g 20 -bf 0 -x264-params scenecut=0",
+    ..H264
+};
+
+/// Another `pic_init_qp` in the PPS than with a bit rate.
+pub const H264_OTHER_QP: Clip = Clip {
+    name: "h264_other_qp",
+    encoder: "-c:v libx264 -preset veryfast -qp 34 -g 20 -bf 0 -x264-params scenecut=0",
+    ..H264
+};
+
+/// One IDR picture; afterwards intra columns that wander, and recovery points (SEI).
+pub const H264_REFRESH: Clip = Clip {
+    name: "h264_refresh",
+    encoder: "-c:v libx264 -preset veryfast -b:v 500k -g 20 -bf 0 -x264-params scenecut=0:intra-refresh=1",
+    ..H264
+};
+
+/// A keyframe each 12 s.
+pub const H264_LONG_GROUP: Clip = Clip {
+    name: "h264_long_group",
+    encoder: "-c:v libx264 -preset veryfast -b:v 500k -g 180 -bf 0 -x264-params scenecut=0",
+    ..H264
+};
+
 /// A codec that the recorder does not take.
 pub const VP8: Clip = Clip {
     name: "vp8",
@@ -147,7 +176,19 @@ pub const LONG: Clip = Clip {
     ..H264
 };
 
+/// The same of H.265, without sound.
+pub const LONG_H265: Clip =
+    Clip { name: "long_h265", source: Source::Looped { clip: &H265, times: 25 }, ..H265 };
+
 impl Clip {
+    /// How long it plays.
+    pub fn length(&self) -> Duration {
+        match self.source {
+            Source::Fresh { seconds } => Duration::from_secs(u64::from(seconds)),
+            Source::Looped { clip, times } => clip.length() * times,
+        }
+    }
+
     /// The file; makes it first if this is the first use, under a lock against other tests.
     pub fn file(&self) -> PathBuf {
         let dir = target_dir().join("test-clips");

@@ -6,12 +6,12 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Only so that a failing test ends: nothing waits for this in one that passes.
 const STUCK: Duration = Duration::from_secs(30);
@@ -109,7 +109,7 @@ impl Drop for FakeCamera {
 pub struct Request {
     pub method: String,
     pub uri: String,
-    head: String,
+    pub head: String,
 }
 
 impl Request {
@@ -117,6 +117,14 @@ impl Request {
         let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
         fields.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
+}
+
+/// What a camera hears within a time.
+pub enum Heard {
+    Request(Request),
+    Nothing,
+    /// The recorder hung up.
+    End,
 }
 
 /// What a camera does differently.
@@ -168,6 +176,32 @@ impl Peer {
             match self.stream.read(&mut buffer) {
                 Ok(0) | Err(_) => return None,
                 Ok(read) => self.unread.extend_from_slice(&buffer[..read]),
+            }
+        }
+    }
+
+    /// Address and port that the recorder connected to.
+    pub fn host(&self) -> String {
+        self.stream.local_addr().map_or(String::new(), |address| address.to_string())
+    }
+
+    /// What the recorder says until `deadline`: a request, or an answer, whose method is then `RTSP/1.0`.
+    pub fn hear_until(&mut self, deadline: Instant) -> Heard {
+        loop {
+            if self.unread.windows(4).any(|w| w == b"\r\n\r\n") {
+                return self.request().map_or(Heard::End, Heard::Request);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Heard::Nothing;
+            }
+            self.stream.set_read_timeout(Some(left)).expect("not zero");
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Heard::End,
+                Ok(read) => self.unread.extend_from_slice(&buffer[..read]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return Heard::End,
             }
         }
     }

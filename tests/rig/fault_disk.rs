@@ -136,6 +136,11 @@ impl Disk for FaultDisk {
         self.below.remove(name)
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.faults.pass(Op::Create)?;
+        self.below.rename(from, to)
+    }
+
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         self.below.list(dir)
     }

@@ -93,7 +93,7 @@ fn run(
     };
     let until = async { stopped.recv().await.unwrap_or_default() };
     let all = smol::future::or(until, smol::future::or(hand_on, serve));
-    smol::block_on(executor.run(all));
+    lightnvr::system::drive::block_on(executor.run(all));
 }
 
 impl Rig {

@@ -17,8 +17,9 @@ import threading
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 # What the payload format is called in GStreamer, and the caps that its SDP needs at the least.
 VIDEO = {
@@ -74,6 +75,7 @@ def main():
     parser.add_argument("--password", default="password")
     parser.add_argument("--once", action="store_true",
                         help="a path is gone (404) as soon as one session plays it")
+    parser.add_argument("--udp", action="store_true", help="nothing but unicast over UDP")
     args = parser.parse_args()
 
     Gst.init(None)
@@ -87,11 +89,9 @@ def main():
         token = GstRtspServer.RTSPToken()
         token.set_string("media.factory.role", "viewer")
         if args.auth == "basic":
-            from gi.repository import GstRtsp  # noqa: F401  (registers RTSPAuthMethod)
             auth.set_supported_methods(GstRtsp.RTSPAuthMethod.BASIC)
             auth.add_basic(GstRtspServer.RTSPAuth.make_basic(args.user, args.password), token)
         else:
-            from gi.repository import GstRtsp  # noqa: F401
             auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
             auth.add_digest(args.user, args.password, token)
         server.set_auth(auth)
@@ -100,6 +100,8 @@ def main():
         factory = GstRtspServer.RTSPMediaFactory()
         factory.set_launch(launch_line(file, video, audio, sets))
         factory.set_shared(False)
+        if args.udp:
+            factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
         if args.auth != "none":
             # add_role() takes C varargs, so the permissions are built as a structure.
             permissions = GstRtspServer.RTSPPermissions()

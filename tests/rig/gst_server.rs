@@ -50,7 +50,7 @@ pub const USER: &str = "viewer";
 pub const PASSWORD: &str = "p@ss:w/rd";
 
 /// The same as it stands in a URL.
-const PASSWORD_IN_URL: &str = "p%40ss%3Aw%2Frd";
+pub const PASSWORD_IN_URL: &str = "p%40ss%3Aw%2Frd";
 
 impl GstServer {
     /// Serves each mount to any number of sessions, one after the other or at once, each from its start.
@@ -61,6 +61,11 @@ impl GstServer {
     /// Like `start`, but each mount is played by one session only and then gone.
     pub fn start_once(auth: Auth, mounts: &[Mount]) -> Self {
         Self::start_with(auth, mounts, &["--once"])
+    }
+
+    /// Like `start`, but RTP over TCP is refused.
+    pub fn start_over_udp(mounts: &[Mount]) -> Self {
+        Self::start_with(Auth::None, mounts, &["--udp"])
     }
 
     fn start_with(auth: Auth, mounts: &[Mount], more: &[&str]) -> Self {
@@ -112,6 +117,12 @@ impl GstServer {
     /// How often a session began to play `path`.
     pub fn plays(&self, path: &str) -> usize {
         let wanted = format!("play {path}");
+        self.process.stdout().iter().filter(|line| **line == wanted).count()
+    }
+
+    /// How often a session of `path` was ended by its client.
+    pub fn teardowns(&self, path: &str) -> usize {
+        let wanted = format!("teardown {path}");
         self.process.stdout().iter().filter(|line| **line == wanted).count()
     }
 

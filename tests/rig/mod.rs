@@ -8,14 +8,21 @@
 
 pub mod bench;
 pub mod clips;
+pub mod fake_clock;
 pub mod fault_disk;
+pub mod firefox;
 pub mod gst_server;
+pub mod guest;
 pub mod http;
 pub mod json;
+pub mod ledger;
 pub mod loop_disk;
+pub mod mjpeg;
 pub mod mp4;
 pub mod nvr;
 pub mod process;
+pub mod qemu;
+pub mod random;
 pub mod temp_dir;
 pub mod wait;
 pub mod webdriver;

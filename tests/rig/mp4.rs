@@ -29,6 +29,13 @@ pub fn nal_units(file: &Path, video: Video) -> Vec<Vec<u8>> {
     split_annex_b(&run_silently(&mut ffmpeg))
 }
 
+/// `nal_units` without parameter sets: what must be the same in a recording as it was sent.
+#[track_caller]
+pub fn media_units(file: &Path, video: Video) -> Vec<Vec<u8>> {
+    let units = nal_units(file, video).into_iter();
+    units.filter(|unit| !is_parameter_set(unit, video)).collect()
+}
+
 /// NAL units between start codes (H.264 annex B). The zeros before a start code belong to no unit: one
 /// never ends with a zero byte.
 pub fn split_annex_b(stream: &[u8]) -> Vec<Vec<u8>> {
@@ -90,6 +97,15 @@ pub fn packets(file: &Path, track: &str) -> Vec<Packet> {
         is_key: field(line, "flags").starts_with('K'),
     };
     text.lines().filter(|line| line.contains("data_hash")).map(packet).collect()
+}
+
+/// Bytes of media in all tracks together.
+#[track_caller]
+pub fn media_bytes(file: &Path) -> u64 {
+    let mut ffprobe = Command::new("ffprobe");
+    ffprobe.args(["-v", "error", "-show_entries", "packet=size", "-of", "csv=p=0"]).arg(file);
+    let text = String::from_utf8(run_silently(&mut ffprobe)).expect("ffprobe prints text");
+    text.lines().map(|line| line.trim_matches(',').parse::<u64>().expect("a size")).sum()
 }
 
 /// The sound as 16-bit little-endian samples, as the file's decoder gives it.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, SystemTime};
@@ -10,6 +11,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use miniserde::json::Value;
 use rustix::process::Signal;
 
+use super::fake_clock::FakeClock;
 use super::http::{self, Response};
 use super::json::{self, Look, quote};
 use super::process::Process;
@@ -35,9 +37,28 @@ pub fn binary() -> PathBuf {
 /// A running recorder. Dropping it kills it.
 pub struct Nvr {
     pub process: Process,
+    api: Api,
+}
+
+/// The API of a recorder, wherever it runs.
+pub struct Api {
     pub addr: SocketAddr,
     /// `user:password` of the requests that it is sent.
     login: String,
+}
+
+impl Deref for Nvr {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl DerefMut for Nvr {
+    fn deref_mut(&mut self) -> &mut Api {
+        &mut self.api
+    }
 }
 
 /// A row of `GET /api/v1/recordings`.
@@ -61,11 +82,15 @@ impl Nvr {
     /// `start` with more arguments.
     #[track_caller]
     pub fn start_with(home: &Path, arguments: &[&str]) -> Self {
-        let password_file = home.join("password");
-        fs::write(&password_file, PASSWORD).expect("the test's directory can be written");
-        let mut command = command(&home.join("data"));
-        command.args(["--listen", "127.0.0.1:0", "--admin-password-file"]).arg(password_file);
-        Self::run(command.args(arguments), PASSWORD)
+        Self::run(usual_command(home).args(arguments), PASSWORD)
+    }
+
+    /// `start` under another clock.
+    #[track_caller]
+    pub fn start_by(home: &Path, clock: &FakeClock) -> Self {
+        let mut command = usual_command(home);
+        clock.give_to(&mut command);
+        Self::run(&mut command, PASSWORD)
     }
 
     /// Starts `command` and waits until it is ready.
@@ -73,7 +98,29 @@ impl Nvr {
     pub fn run(command: &mut Command, password: &str) -> Self {
         let mut process = Process::start("lightnvr", command);
         let addr = process.wait_for_line("ready line", READY_WITHIN, ready_addr);
-        Self { process, addr, login: format!("admin:{password}") }
+        Self { process, api: Api::new(addr, password) }
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number.and_then(|text| text.parse().ok()).expect("VmRSS in KiB")
+    }
+
+    /// SIGTERM; waits for the end that is promised within 3 s.
+    #[track_caller]
+    pub fn stop(mut self) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        self.process.wait_for_exit(STOP_WITHIN)
+    }
+}
+
+impl Api {
+    pub fn new(addr: SocketAddr, password: &str) -> Self {
+        Self { addr, login: format!("admin:{password}") }
     }
 
     /// From now on requests carry this password.
@@ -96,15 +143,6 @@ impl Nvr {
     /// Value of the `Authorization` that goes with every request.
     pub fn login(&self) -> String {
         format!("Basic {}", BASE64_STANDARD.encode(&self.login))
-    }
-
-    /// Resident memory in KiB.
-    pub fn rss_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid()));
-        let status = status.expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        number.and_then(|text| text.parse().ok()).expect("VmRSS in KiB")
     }
 
     /// `request` that must be answered with 200 and JSON.
@@ -170,13 +208,6 @@ impl Nvr {
             done.then_some(recordings)
         })
     }
-
-    /// SIGTERM; waits for the end that is promised within 3 s.
-    #[track_caller]
-    pub fn stop(mut self) -> ExitStatus {
-        self.process.signal(Signal::TERM);
-        self.process.wait_for_exit(STOP_WITHIN)
-    }
 }
 
 impl Recording {
@@ -190,6 +221,15 @@ impl Recording {
             in_progress: row.field_if_any("in_progress").is_some_and(Look::truth),
         }
     }
+}
+
+/// The program on `home/data`, on any free port, with `PASSWORD`.
+fn usual_command(home: &Path) -> Command {
+    let password_file = home.join("password");
+    fs::write(&password_file, PASSWORD).expect("the test's directory can be written");
+    let mut command = command(&home.join("data"));
+    command.args(["--listen", "127.0.0.1:0", "--admin-password-file"]).arg(password_file);
+    command
 }
 
 /// The program on `data_dir`, without any inherited setting.

@@ -1,6 +1,6 @@
 //! A child process with its own process group, whose output is kept and which cannot outlive the test.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -50,6 +50,13 @@ impl Process {
     /// Lines of standard error so far.
     pub fn stderr(&self) -> Vec<String> {
         lines(&self.stderr)
+    }
+
+    /// Writes a line to its standard input.
+    #[track_caller]
+    pub fn send_line(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("piped");
+        stdin.write_all(format!("{line}\n").as_bytes()).expect("it reads its input");
     }
 
     /// Waits until `find` gives something for a line of standard output.

@@ -69,6 +69,8 @@ def put_right(path, body):
             # Port 9 of this machine, where nobody listens, instead of any host of the world; and no
             # test pattern of 8192x8192 that would take the machine away from the other tests.
             body["url"] = "rtsp://127.0.0.1:9/stream"
+        if isinstance(body.get("sub_url"), str):
+            body["sub_url"] = "rtsp://127.0.0.1:9/sub"
         if "name" in body:
             # Names are unique.
             body["name"] = f"{body['name'][:50]} {next(names)}"
@@ -104,6 +106,12 @@ def before_call(context, case, kwargs):
             # The odd ones stay as they are: mostly ids that don't exist.
             case.path_parameters["id"] = unused_stream() if case.method == "DELETE" else 0
     query = case.query if isinstance(case.query, dict) else {}
+    if "_HLS_msn" in query:
+        # A segment that was there before; which are there now, and which come next, nobody can know.
+        query["_HLS_msn"] = 0
+    else:
+        # A part is one of a segment.
+        query.pop("_HLS_part", None)
     if case.path.endswith("/export.mp4") and int(case.path_parameters["id"]) % 2 == 0:
         case.path_parameters["id"] = 0  # the demo, of which there are recordings
     if "start" in query and "end" in query:

@@ -90,7 +90,7 @@ fn parts_last_200_ms_and_segments_end_at_keyframes() {
     assert_eq!(first.parts.len(), 10);
     assert!(first.parts.iter().all(|part| part.ticks == 18_000 && part.end - part.first == 3));
     assert!(first.parts[0].is_independent && !first.parts[1].is_independent);
-    let text = encode_playlist(&window).unwrap();
+    let text = encode_playlist(&window, "").unwrap();
     assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-INDEPENDENT-SEGMENTS\n"), "{text}");
     assert!(text.contains("#EXT-X-MAP:URI=\"init_7.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:"), "{text}");
     assert!(text.contains("URI=\"part_9_9.m4s\"\n#EXTINF:2.000,\nseg_9.m4s\n"), "{text}");
@@ -104,18 +104,20 @@ fn a_group_of_pictures_without_an_end_is_cut_after_six_seconds() {
     film(&mut window, &mut camera, 200, 1000, Keep::All);
     let complete: Vec<_> = window.listed().filter_map(|segment| segment.ticks).collect();
     assert_eq!(complete, [540_000; 2]);
-    assert!(!encode_playlist(&window).unwrap().contains("INDEPENDENT-SEGMENTS"));
+    assert!(!encode_playlist(&window, "").unwrap().contains("INDEPENDENT-SEGMENTS"));
 }
 
 #[test]
 fn without_viewers_only_what_one_starts_with_is_kept() {
     let (mut window, mut camera) = (Window::new(0, 18), Camera::new());
+    film(&mut window, &mut camera, 40, 30, Keep::Idle);
+    assert_eq!(window.end() - window.first, 10, "from the newest keyframe on");
     film(&mut window, &mut camera, 40, 30, Keep::Start);
     assert_eq!(window.listed().count(), 1);
-    assert_eq!(encode_playlist(&window), None);
+    assert_eq!(encode_playlist(&window, ""), None);
     window.request_cut();
     window.push(camera.frame(6000, false), Keep::All);
-    let text = encode_playlist(&window).unwrap();
+    let text = encode_playlist(&window, "").unwrap();
     assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:1\n") && text.contains("seg_1.m4s"), "{text}");
     window.check();
     // A second more than the group of pictures, for sockets that are a little behind.
@@ -143,7 +145,7 @@ fn reconnect_and_resolution_change_are_discontinuities_with_sections_of_their_ow
     film(&mut window, &mut camera, 31, 30, Keep::All);
     camera.format = video(320);
     film(&mut window, &mut camera, 31, 30, Keep::All);
-    let text = encode_playlist(&window).unwrap();
+    let text = encode_playlist(&window, "").unwrap();
     assert_eq!(text.matches("#EXT-X-DISCONTINUITY\n").count(), 2, "{text}");
     for section in ["init_0.mp4", "init_2.mp4", "init_4.mp4"] {
         assert!(text.contains(section), "{section} {text}");
@@ -151,7 +153,7 @@ fn reconnect_and_resolution_change_are_discontinuities_with_sections_of_their_ow
     assert_eq!(window.epoch_numbered(4).unwrap().video.width, 320);
     film(&mut window, &mut camera, 15 * 40, 30, Keep::All);
     assert_eq!(window.sequences().1, 2);
-    let text = encode_playlist(&window).unwrap();
+    let text = encode_playlist(&window, "").unwrap();
     assert!(text.contains("#EXT-X-DISCONTINUITY-SEQUENCE:2\n"), "{text}");
     assert!(window.epoch_numbered(0).is_none() && window.epoch_numbered(4).is_some());
 }
@@ -267,7 +269,7 @@ proptest! {
             prop_assert!(from >= last_from && gone >= last_gone, "numbers rise");
             (last_from, last_gone) = (from, gone);
             // A playlist never claims what the RFC forbids.
-            if let Some(text) = encode_playlist(&window) {
+            if let Some(text) = encode_playlist(&window, "") {
                 let target: f64 = value(&text, "PART-TARGET=").parse().unwrap();
                 for line in text.lines().filter(|line| line.starts_with("#EXT-X-PART:")) {
                     let duration: f64 = value(line, "DURATION=").parse().unwrap();

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::media::fmp4::{
-    SampleInfo, TrackFragment, VIDEO_TRACK_ID, encode_fragment_head, encode_index, index_bytes,
+    SampleInfo, TrackFragment, VIDEO_TRACK_ID, dating_patches, encode_fragment_head, encode_index,
+    encode_init, index_bytes,
 };
 use crate::media::media_clip::{Clip, Recording, encode_clip, package, probe_packets, tag};
 use crate::media::media_tool::{TempDir, run, run_text};
@@ -50,7 +51,10 @@ fn fragment_ends(recording: &Recording) -> Vec<u64> {
 fn unfinished_recording_is_read_back() {
     let dir = TempDir::new();
     let (_, recording) = record(&dir, 4);
+    let found = scan(&recording.bytes).unwrap();
     let want = Scan {
+        start_at: found.start_at,
+        created_at: found.created_at.clone(),
         tag: Some(tag()),
         media_end: recording.bytes.len() as u64,
         duration_ticks: recording.duration(),
@@ -63,7 +67,22 @@ fn unfinished_recording_is_read_back() {
         has_torn_tail: false,
         last_sequence: recording.entries.len() as u32,
     };
-    assert_eq!(scan(&recording.bytes), Ok(want));
+    assert_eq!(found, want);
+}
+
+#[test]
+fn a_file_that_is_dated_anew_is_as_if_it_had_been_made_then() {
+    let dir = TempDir::new();
+    let (clip, recording) = record(&dir, 2);
+    let start_ms = 86_400_000 * 365 * 56;
+    let mut bytes = recording.bytes.clone();
+    for (at, patch) in dating_patches(&scan(&bytes).unwrap(), start_ms) {
+        bytes[at as usize..][..patch.len()].copy_from_slice(&patch);
+    }
+    let new_tag = RecordingTag { start_ms, ..tag() };
+    let init = encode_init(&clip.format, None, &new_tag, 30);
+    assert_eq!(bytes[..init.bytes.len()], init.bytes);
+    assert_eq!(bytes[init.bytes.len()..], recording.bytes[init.bytes.len()..]);
 }
 
 #[test]

@@ -115,6 +115,7 @@ fn a_store_from_before_the_marker_knows_its_storage_by_its_recordings() {
         path: bench.root().join("0/x.mp4").to_string_lossy().into_owned(),
         in_progress: false,
         is_protected: false,
+        boot: 0,
     };
     bench.store.commit(&[Change::PutRecording(row)]).unwrap();
     bench.check_fault(StorageFault::Missing);
