@@ -19,7 +19,7 @@ export class ApiError extends Error {
   }
 }
 
-// A JSON document, or what `as` says: 'text' or 'blob'.
+// A JSON document, or what `as` says: 'text', 'blob', or 'none' for an answer whose body is not wanted.
 export async function api(method, path, { body, signal, timeoutMs = TIMEOUT_MS, as = 'json' } = {}) {
   const options = { method, headers: { ...HEADERS }, credentials: 'same-origin', cache: 'no-store' };
   options.signal = anySignal(signal, AbortSignal.timeout(timeoutMs));
@@ -37,8 +37,14 @@ export async function api(method, path, { body, signal, timeoutMs = TIMEOUT_MS, 
     throw new ApiError('The recorder can’t be reached.', 0);
   }
   found();
+  // The answer to HEAD has no words.
+  if (!res.ok && method === 'HEAD') return api('GET', path, { signal, timeoutMs, as: 'none' });
   if (!res.ok) await refuse(res, path);
   if (method === 'HEAD') return null;
+  if (as === 'none') {
+    await res.body?.cancel();
+    return null;
+  }
   const data = await res[as]().catch(() => null);
   if (data === null) throw new ApiError('The recorder’s answer ended early. Try again.', 0);
   return data;
