@@ -105,6 +105,16 @@ impl ApiError {
         }
     }
 
+    /// The same of a field within `place`, such as `streams[2]`.
+    pub fn within(self, place: &str) -> Self {
+        match self {
+            Self::BadField { field, what } => {
+                Self::BadField { field: format!("{place}.{field}"), what }
+            }
+            other => other,
+        }
+    }
+
     /// An error on one field.
     pub fn field(field: &str, what: impl Into<String>) -> Self {
         Self::BadField { field: field.to_owned(), what: what.into() }
@@ -129,6 +139,7 @@ impl From<CommandError> for ApiError {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::BadField(error) => error.into(),
+            CommandError::BadPlace { place, error } => Self::from(error).within(&place),
             CommandError::NotFound(what) => Self::NotFound(what),
             CommandError::Busy { what, retry_after_s } => Self::Busy { what, retry_after_s },
             CommandError::WrongPassword => Self::WrongPassword,

@@ -360,6 +360,33 @@ impl Fields {
         )
     }
 
+    /// An object within.
+    pub fn object(&self, field: &'static str) -> Result<Option<Self>, ApiError> {
+        self.read(field, || "must be an object".into(), Self::of)
+    }
+
+    /// A list of objects within.
+    pub fn objects(&self, field: &'static str) -> Result<Option<Vec<Self>>, ApiError> {
+        self.read(
+            field,
+            || "must be an array of objects".into(),
+            |value| match value {
+                Value::List(items) => items.iter().map(Self::of).collect(),
+                _ => None,
+            },
+        )
+    }
+
+    /// Keys that came twice were refused with the whole body.
+    fn of(value: &Value) -> Option<Self> {
+        match value {
+            Value::Object(object) => {
+                Some(Self { object: object.clone(), known: RefCell::default() })
+            }
+            _ => None,
+        }
+    }
+
     /// Accepts these fields with any value: what GET gave can be PUT back.
     pub fn ignore(&self, fields: &[&'static str]) {
         self.known.borrow_mut().extend(fields);

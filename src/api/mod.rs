@@ -5,6 +5,7 @@
 //! snapshot and the store, writes are commands (ONE-OWNER). Not in here: sockets (`serve.rs`), and what
 //! the gate has done before: framing, `Host`, rate, authentication, `Origin` (`http/`).
 
+pub mod backup;
 pub mod error;
 pub mod export;
 pub mod health;
@@ -169,6 +170,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::Recording(id) => recordings::get(ctx, id),
         Route::Download(id) => recordings::download(ctx, id),
         Route::System => system::get(ctx),
+        Route::Backup => backup::get(ctx, query),
         Route::SystemLog => Ok(system_log::get()),
         Route::Settings => Ok(settings::get(ctx)),
         Route::Session => Ok(session::get(ctx)),
@@ -195,6 +197,7 @@ fn change(
     match route {
         Route::Streams => streams::create(ctx, fields),
         Route::StreamTest => trial::test(ctx, fields),
+        Route::Backup => backup::put(ctx, fields),
         Route::Stream(id) => streams::update(ctx, id, fields),
         Route::Recording(id) => recordings::update(ctx, id, fields),
         Route::Settings => settings::update(ctx, fields),

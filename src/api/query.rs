@@ -71,6 +71,23 @@ pub const LEDGER_KNOWN: &str = "start, end";
 /// The ledger of a day, unless the query says otherwise.
 const LEDGER_MS_DEFAULT: i64 = 86_400_000;
 
+/// Parses the query of a backup: whether cameras' passwords are asked for.
+pub fn parse_backup(query: &str) -> Result<bool, ApiError> {
+    let mut with_passwords = false;
+    each_parameter(query, |name, value| match (name, value) {
+        ("passwords", "true" | "false") => {
+            with_passwords = value == "true";
+            Ok(())
+        }
+        ("passwords", _) => {
+            let what = format!("must be true or false, got \"{}\"", echo(value));
+            Err(ApiError::field(name, what))
+        }
+        _ => Err(ApiError::field(&echo(name), "unknown parameter; known is passwords")),
+    })?;
+    Ok(with_passwords)
+}
+
 /// The span of an export, Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExportQuery {

@@ -37,6 +37,7 @@ pub enum Route {
     Snapshot(u32),
     System,
     SystemLog,
+    Backup,
     Settings,
     Password,
     Session,
@@ -95,6 +96,7 @@ pub fn parse_route(path: &str) -> Route {
             parse_id(id).map_or(Route::NotFound, Route::Snapshot)
         }
         ["api", "v1", "system"] => Route::System,
+        ["api", "v1", "backup"] => Route::Backup,
         ["api", "v1", "system", "log"] => Route::SystemLog,
         ["api", "v1", "settings"] => Route::Settings,
         ["api", "v1", "password"] => Route::Password,
@@ -138,7 +140,7 @@ impl Route {
         match self {
             Self::Streams => &[Get, Head, Post],
             Self::Stream(_) | Self::Recording(_) => &[Get, Head, Put, Delete],
-            Self::Settings => &[Get, Head, Put],
+            Self::Settings | Self::Backup => &[Get, Head, Put],
             Self::Password => &[Put],
             Self::Session => &[Get, Head, Post, Delete],
             Self::AdoptStorage | Self::StreamTest => &[Post],
@@ -152,7 +154,7 @@ impl Route {
         match self {
             Self::Streams => "GET, HEAD, POST",
             Self::Stream(_) | Self::Recording(_) => "GET, HEAD, PUT, DELETE",
-            Self::Settings => "GET, HEAD, PUT",
+            Self::Settings | Self::Backup => "GET, HEAD, PUT",
             Self::Password => "PUT",
             Self::Session => "GET, HEAD, POST, DELETE",
             Self::AdoptStorage | Self::StreamTest => "POST",
@@ -208,6 +210,7 @@ mod tests {
         check_route(&hls("seg_12.m4s"), Route::Hls(3, HlsFile::Segment(12)));
         check_route(&hls("part_12_0.m4s"), Route::Hls(3, HlsFile::Part(12, 0)));
         check_route("/api/v1/system", Route::System);
+        check_route("/api/v1/backup", Route::Backup);
         check_route("/api/v1/system/log", Route::SystemLog);
         check_route("/api/v1/settings", Route::Settings);
         check_route("/api/v1/password", Route::Password);
@@ -269,6 +272,7 @@ mod tests {
             "/api/v1/streams/test",
             "/api/v1/recordings/1",
             "/api/v1/settings",
+            "/api/v1/backup",
             "/api/v1/password",
             "/api/v1/session",
             "/api/v1/storage/adopt",

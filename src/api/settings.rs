@@ -46,7 +46,11 @@ pub fn update(ctx: &Ctx, fields: &Fields) -> Result<Reply, ApiError> {
 }
 
 fn reply(settings: &Settings) -> Reply {
-    Reply::Json(json::to_string(&SettingsOut {
+    Reply::Json(to_json(settings))
+}
+
+pub(super) fn to_json(settings: &Settings) -> String {
+    json::to_string(&SettingsOut {
         storage_path: &settings.storage_path,
         max_storage_size: settings.max_storage_size,
         retention_days: settings.retention_days,
@@ -63,10 +67,10 @@ fn reply(settings: &Settings) -> Reply {
         max_viewers: settings.max_viewers,
         allowed_hosts: &settings.allowed_hosts,
         swap_path: &settings.swap_path,
-    }))
+    })
 }
 
-fn read_patch(fields: &Fields) -> Result<SettingsPatch, ApiError> {
+pub(super) fn read_patch(fields: &Fields) -> Result<SettingsPatch, ApiError> {
     let patch = SettingsPatch {
         storage_path: fields.text("storage_path")?.map(str::to_owned),
         max_storage_size: fields.whole("max_storage_size", &MAX_STORAGE_SIZE_RANGE)?,

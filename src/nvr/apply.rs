@@ -32,6 +32,22 @@ pub struct Applier {
     pub initial_password: std::path::PathBuf,
 }
 
+/// Settings that were checked, with what they need.
+pub(super) struct Prepared {
+    settings: Settings,
+    swap: SwapChange,
+    /// Of a changed `web_port`.
+    listener: Option<Listener>,
+}
+
+impl Prepared {
+    /// What is to be committed; nothing if they are as they were.
+    pub(super) fn change(&self, was: &Settings) -> Vec<Change> {
+        let is_new = self.settings != *was;
+        is_new.then(|| Change::PutSettings(self.settings.clone())).into_iter().collect()
+    }
+}
+
 fn bad_field(field: &'static str, what: impl Into<String>) -> CommandError {
     CommandError::BadField(FieldError { field, what: what.into() })
 }
@@ -92,6 +108,15 @@ impl Applier {
                 }
                 Err(error) => answer(&reply, Err(error)),
             },
+            Command::Restore { backup, reply } => match self.restore(&backup).await {
+                Ok(listener) => {
+                    answer(&reply, Ok(()));
+                    if let (Some(listeners), Some(listener)) = (&self.listeners, listener) {
+                        let _ = listeners.send(listener).await;
+                    }
+                }
+                Err(error) => answer(&reply, Err(error)),
+            },
             Command::ChangePassword { current, new, session, reply } => {
                 answer(&reply, self.change_password(&current, &new, session).await);
             }
@@ -102,7 +127,7 @@ impl Applier {
         self.commit_all(vec![change]).await
     }
 
-    async fn commit_all(&self, changes: Vec<Change>) -> Result<(), CommandError> {
+    pub(super) async fn commit_all(&self, changes: Vec<Change>) -> Result<(), CommandError> {
         let committed = self.nvr.parts.recordings.commit(changes).await;
         committed.map_err(|error| internal(&error))
     }
@@ -139,7 +164,7 @@ impl Applier {
     }
 
     /// An id that no stream had before, not even one that only recordings know of.
-    async fn free_stream_id(&self) -> Result<u32, CommandError> {
+    pub(super) async fn free_stream_id(&self) -> Result<u32, CommandError> {
         let recordings = &self.nvr.parts.recordings;
         let reader = recordings.store.reader();
         let stored = recordings.store_pool.run(move || reader.next_stream_id()).await;
@@ -233,7 +258,22 @@ impl Applier {
         patch: &SettingsPatch,
     ) -> Result<(Settings, Option<Listener>), CommandError> {
         let was = self.nvr.settings();
-        let settings = was.patched(patch);
+        let prepared = self.prepare_settings(&was, was.patched(patch)).await?;
+        let changes = prepared.change(&was);
+        let settings = prepared.settings.clone();
+        if !changes.is_empty() {
+            self.commit_all(changes).await?;
+        }
+        let listener = self.enforce_settings(&was, prepared).await;
+        Ok((settings, listener))
+    }
+
+    /// Checks settings against the whole state and makes ready what they need.
+    pub(super) async fn prepare_settings(
+        &self,
+        was: &Settings,
+        settings: Settings,
+    ) -> Result<Prepared, CommandError> {
         let streams = self.nvr.stream_count();
         if usize::from(settings.max_streams) < streams {
             return Err(bad_field(
@@ -244,7 +284,7 @@ impl Applier {
         if settings.storage_path != was.storage_path {
             self.probe_storage(&settings.storage_path).await?;
         }
-        let swap = self.prepare_swap(&was, &settings).await?;
+        let swap = self.prepare_swap(was, &settings).await?;
         let mut listener = None;
         if settings.web_port != was.web_port && self.listeners.is_some() {
             let address = (std::net::Ipv4Addr::UNSPECIFIED, settings.web_port).into();
@@ -260,19 +300,28 @@ impl Applier {
                 )
             })?);
         }
-        if settings != was {
-            self.commit(Change::PutSettings(settings.clone())).await?;
+        Ok(Prepared { settings, swap, listener })
+    }
+
+    /// Puts settings into force that are in the store; gives the listener of a changed port.
+    pub(super) async fn enforce_settings(
+        &self,
+        was: &Settings,
+        prepared: Prepared,
+    ) -> Option<Listener> {
+        let Prepared { settings, swap, listener } = prepared;
+        if settings != *was {
             if settings.storage_path != was.storage_path {
                 let root = Path::new(&settings.storage_path).to_path_buf();
                 // Why not is in the state of the streams and in /healthz.
                 let _ = self.nvr.parts.recordings.move_to(root).await;
             }
-            self.nvr.change_settings(settings.clone());
+            self.nvr.change_settings(settings);
             self.nvr.use_swap(swap).await;
             self.nvr.wake_retention();
             self.nvr.publish();
         }
-        Ok((settings, listener))
+        listener
     }
 
     /// The swap file that the changed settings want, made before they are in force.

@@ -21,6 +21,8 @@ pub const COMMANDS_MAX: usize = 32;
 pub enum CommandError {
     /// The owner's input breaks a rule that takes the whole state to check: 400.
     BadField(FieldError),
+    /// The same of a field within a document: `place` is what holds it.
+    BadPlace { place: String, error: FieldError },
     /// No such stream or recording: 404. The text is the whole message ("Stream not found").
     NotFound(&'static str),
     /// Not now; the same command may succeed later: 503.
@@ -29,6 +31,13 @@ pub enum CommandError {
     WrongPassword,
     /// The store could not be written; the cause is in the log: 500.
     Internal,
+}
+
+/// Settings and streams to be put back.
+#[derive(Debug)]
+pub struct Backup {
+    pub settings: SettingsPatch,
+    pub streams: Vec<StreamPatch>,
 }
 
 /// Where the answer to a command goes.
@@ -63,6 +72,10 @@ pub enum Command {
     },
     /// Takes on the storage that is at the storage path.
     AdoptStorage {
+        reply: Reply<()>,
+    },
+    Restore {
+        backup: Backup,
         reply: Reply<()>,
     },
     UpdateSettings {
@@ -140,6 +153,7 @@ impl Command {
             | Self::DeleteRecording { reply, .. }
             | Self::ProtectRecording { reply, .. }
             | Self::AdoptStorage { reply }
+            | Self::Restore { reply, .. }
             | Self::ChangePassword { reply, .. } => reply.is_closed(),
             Self::UpdateSettings { reply, .. } => reply.is_closed(),
         }

@@ -9,6 +9,7 @@ mod export;
 pub mod gauges;
 pub mod ledger;
 pub mod orders;
+mod restore;
 pub mod retain;
 pub mod snapshot;
 pub mod start;

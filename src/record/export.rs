@@ -68,7 +68,7 @@ pub struct Export {
     stream_id: u32,
     start_ms: i64,
     end_ms: i64,
-    /// Id of the recording that was looked at last.
+    /// The recording that was looked at last.
     behind: Option<Place>,
     planned: usize,
     /// Head of the first recording, or of the first one with sound.
@@ -214,7 +214,7 @@ impl Export {
         Ok(row)
     }
 
-    /// The row with the next id, of a running recording as far as it is synced.
+    /// The next row by time, of a running recording as far as it is synced.
     fn row_behind(&mut self) -> Result<Option<RecordingRow>, ExportError> {
         let query = RecordingQuery {
             stream_id: Some(self.stream_id),
@@ -234,9 +234,9 @@ impl Export {
                 && running.start_ms < self.end_ms
                 && running.end_ms > self.start_ms
         });
-        let running = running.filter(|running| {
-            row.as_ref().is_none_or(|row| row.place() >= (running.start_ms, running.id))
-        });
+        let is_first = |row: &RecordingRow, start_ms, id| (row.start_ms, row.id) < (start_ms, id);
+        let running =
+            running.filter(|r| row.as_ref().is_none_or(|row| !is_first(row, r.start_ms, r.id)));
         let row = match running {
             Some(running) => Some(RecordingRow {
                 id: running.id,
@@ -252,7 +252,7 @@ impl Export {
             }),
             None => row,
         };
-        self.behind = row.as_ref().map(RecordingRow::place).or(self.behind);
+        self.behind = row.as_ref().map(|row| (row.start_ms, row.id)).or(self.behind);
         Ok(row)
     }
 

@@ -314,6 +314,7 @@ impl State {
             }
             Command::DeleteRecording { id, reply } => drop(reply.try_send(self.delete(id))),
             Command::ProtectRecording { reply, .. } => drop(reply.try_send(Ok(()))),
+            Command::Restore { reply, .. } => drop(reply.try_send(Ok(()))),
             Command::AdoptStorage { reply } => drop(reply.try_send(Ok(()))),
             Command::UpdateSettings { patch, reply } => {
                 let new = self.cell.load().settings.patched(&patch);
