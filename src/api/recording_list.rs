@@ -154,7 +154,7 @@ mod tests {
             size: 7,
             path: "/r.mp4".into(),
             in_progress: false,
-            is_protected: id % 5 == 0,
+            is_protected: id.is_multiple_of(5),
             boot: 0,
         }
     }
