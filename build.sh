@@ -23,6 +23,10 @@ usage: ./build.sh COMMAND
           target/bench/latest.json (more arguments go to tests/bench/bench.py, --help lists them)
   soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12,
           12 power cuts instead of one, wear over an hour
+  cross   [aarch64|armv7]: the static program for a board, without root and without docker
+  image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
+          (--update-lock: take today's Debian packages; board/README.md has the rest)
+  flash   [--board BOARD] /dev/sdX: write the image to a card, with questions first, and compare it
 USAGE
 }
 
@@ -170,6 +174,21 @@ need_vm() {
 	}
 }
 
+# The image that is booted, from the program that a board gets. A lock file whose packages Debian no longer has is no
+# reason for the tests to fail: then today's are taken, and image.sh says so.
+need_board() {
+	need_image
+	need qemu-system-aarch64:qemu-system-arm qemu-img:qemu-utils
+	program=$(board/common/cross.sh aarch64)
+	status=0
+	board/common/image.sh --board virt-arm64 --program "$program" || status=$?
+	if [ "$status" -eq 3 ]; then
+		board/common/image.sh --board virt-arm64 --program "$program" --newest
+	elif [ "$status" -ne 0 ]; then
+		return "$status"
+	fi
+}
+
 release() {
 	page
 	cargo build --release --locked
@@ -210,6 +229,8 @@ cmd_check() {
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	shellcheck build.sh .ci/run tests/vm/make_guest.sh tests/vm/guest/etc/rc tests/vm/guest/www/cgi-bin/run
+	shellcheck -x board/common/*.sh board/common/initramfs-init board/*/post-build.sh \
+		rootfs-overlay/etc/init.d/* rootfs-overlay/etc/udhcpc/script
 	cargo test --locked --lib --test tidy
 }
 
@@ -217,6 +238,7 @@ cmd_test() {
 	cmd_check
 	need_test
 	need_vm
+	need_board
 	release
 	run_tests
 }
@@ -227,6 +249,36 @@ cmd_soak() {
 	need_vm
 	release
 	SOAK=1 run_tests --test record_kill --test disk_stall --test vm_memory --test vm_power_cut --test vm_wear
+}
+
+need_cross() {
+	need_build
+	need /usr/bin/python3:python3 :python3-venv apt-get:apt dpkg:dpkg \
+		/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
+}
+
+# What image.sh calls. None of it runs as root.
+need_image() {
+	need_cross
+	need mksquashfs:squashfs-tools /usr/sbin/mkfs.vfat:dosfstools mcopy:mtools genimage:genimage \
+		/usr/sbin/mke2fs:e2fsprogs cpio:cpio /usr/sbin/depmod:kmod mkimage:u-boot-tools zstd:zstd xz:xz-utils \
+		readelf:binutils
+}
+
+cmd_cross() {
+	[ $# -le 1 ] || die "cross takes one architecture at most"
+	need_cross
+	board/common/cross.sh "$@"
+}
+
+cmd_image() {
+	need_image
+	board/common/image.sh "$@"
+}
+
+cmd_flash() {
+	need lsblk:util-linux xz:xz-utils
+	board/common/flash.sh "$@"
 }
 
 cmd_bench() {
@@ -243,8 +295,7 @@ cmd_bench() {
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
-run) cmd_run "$@" ;;
-bench) cmd_bench "$@" ;;
+run | bench | cross | image | flash) "cmd_$command" "$@" ;;
 build | check | test | soak)
 	[ $# -eq 0 ] || die "$command takes no arguments"
 	"cmd_$command"

@@ -4,6 +4,7 @@
 //! fuzz targets reach the same code. ARCHITECTURE.md has the map.
 
 pub mod api;
+pub mod appliance;
 pub mod args;
 pub mod buffer;
 pub mod config;

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use lightnvr::appliance;
 use lightnvr::args::{self, Task};
 use lightnvr::nvr::start;
 
@@ -10,6 +11,8 @@ fn main() -> ExitCode {
         Ok(Task::Run(run)) => start::run(run),
         Ok(Task::Check { data_dir }) => start::check(&data_dir),
         Ok(Task::Rebuild { data_dir, storage }) => start::rebuild(&data_dir, storage),
+        Ok(Task::Init(init)) => appliance::init::run(&init),
+        Ok(Task::Keep(keep)) => appliance::keep::run(&keep),
         Ok(Task::Version) => {
             println!("lightnvr {}", lightnvr::VERSION);
             ExitCode::SUCCESS

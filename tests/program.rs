@@ -3,7 +3,8 @@
 mod rig;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -326,4 +327,23 @@ fn check_finds_a_file_that_is_gone_and_changes_nothing() {
     }
     fs::rename(&aside, &recording.path).expect("the same file system");
     assert_eq!(nvr::check(home.path()), (Some(0), String::new()));
+}
+
+#[test]
+fn the_second_port_only_says_where_the_page_is() {
+    let home = TempDir::new("program_redirect");
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let _nvr = Nvr::start_with(home.path(), &["--redirect-port", &addr.port().to_string()]);
+    for (method, path) in [("GET", "/live?stream=1"), ("DELETE", "/api/v1/streams/0")] {
+        let answer = http::request(addr, method, path, &[], None).expect("it answers");
+        assert_eq!(answer.status, 308, "{method} {path}");
+        let want = format!("http://127.0.0.1:8080{path}");
+        assert_eq!(answer.header("location"), Some(want.as_str()));
+    }
+    // A name that is not ours is sent nowhere.
+    let stream = TcpStream::connect(addr).expect("it listens");
+    let mut answer = String::new();
+    (&stream).write_all(b"GET / HTTP/1.0\r\nHost: evil.example\r\n\r\n").expect("it takes it");
+    (&stream).read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 403 ") && !answer.contains("evil"), "{answer}");
 }

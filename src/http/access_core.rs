@@ -34,6 +34,11 @@ fn strip_local(name: &str) -> &str {
 }
 
 /// Host and port of an authority without user (RFC 3986 section 3.2); `None` when malformed.
+/// `lightnvr.local:80` is `lightnvr.local`, `[::1]:80` is `[::1]`.
+pub fn without_port(authority: &str) -> &str {
+    split_authority(authority).map_or(authority, |(host, _)| host)
+}
+
 fn split_authority(authority: &str) -> Option<(&str, Option<&str>)> {
     let host_len = match authority.strip_prefix('[') {
         Some(rest) => rest.find(']')? + 2,

@@ -50,12 +50,21 @@ pub(super) struct KeptBody {
     _held: Option<Held>,
 }
 
+/// Which listener a connection came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    Page,
+    /// Port 80 of a device: all that it says is where the page is.
+    Redirect,
+}
+
 /// A connection with a client.
 pub(super) struct Conn {
     pub gate: Rc<Gate>,
     pub(super) io: Async<TcpStream>,
     pub(super) peer: IpAddr,
     pub slot: Slot,
+    door: Door,
     /// Read and not used yet: at most one head, and what came with it.
     pub(super) buf: Vec<u8>,
     is_fresh: bool,
@@ -75,12 +84,19 @@ impl Drop for Conn {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn run(gate: Rc<Gate>, slot: Slot, io: Async<TcpStream>, peer: IpAddr) {
+pub(super) async fn run(
+    gate: Rc<Gate>,
+    slot: Slot,
+    io: Async<TcpStream>,
+    peer: IpAddr,
+    door: Door,
+) {
     let mut conn = Conn {
         gate,
         io,
         peer,
         slot,
+        door,
         buf: Vec::new(),
         is_fresh: true,
         is_writing: Cell::new(false),
@@ -114,7 +130,10 @@ impl Conn {
             Err(reject) => return self.reject(reject).await,
         };
         self.gate.count().requests.add();
-        let admitted = self.gate.admit(&request, self.peer).await;
+        let admitted = match self.door {
+            Door::Page => self.gate.admit(&request, self.peer).await,
+            Door::Redirect => Err(self.gate.elsewhere(&request, self.peer)),
+        };
         let admitted = admitted.and_then(|who| Ok((who, self.room_for_body(&request)?)));
         // Who is refused is not asked for the body; else it is read to its end, to find the next
         // request and because framing is judged first, but it is not kept.

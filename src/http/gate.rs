@@ -19,7 +19,7 @@ use smol::{LocalExecutor, Task};
 
 use crate::http::access_core;
 use crate::http::auth::{Auth, USER, Verdict};
-use crate::http::conn;
+use crate::http::conn::{self, Door};
 use crate::http::conn_table::{Admission, Caps, ConnTable};
 use crate::http::counters::{Count, Counters};
 use crate::http::file::{FILES_MAX, FILES_PER_PEER_MAX};
@@ -192,12 +192,13 @@ impl Gate {
     }
 
     /// Serves until the future is dropped, which closes every connection, or until `listeners` is
-    /// closed before the first one came. A further listener takes the place of the one before it;
+    /// closed before the first one came. Who comes to `redirect` is told where the page is. A further listener takes the place of the one before it;
     /// connections that are open, or wait in the old one's queue, live on.
     pub async fn serve(
         self: Rc<Self>,
         executor: &Rc<LocalExecutor<'static>>,
         listeners: Receiver<Listener>,
+        redirect: Option<Listener>,
     ) {
         let _close_all = CloseAll(&self);
         let mut current: Option<Listener> = None;
@@ -215,8 +216,17 @@ impl Gate {
                     None => pending().await,
                 }
             };
-            match or(swap, accept).await {
-                Event::Accepted(outcome) => self.accepted(executor, outcome).await,
+            let accept_redirect = async {
+                match &redirect {
+                    Some(listener) => Event::ToRedirect(listener.io.accept().await),
+                    None => pending().await,
+                }
+            };
+            match or(swap, or(accept, accept_redirect)).await {
+                Event::Accepted(outcome) => self.accepted(executor, outcome, Door::Page).await,
+                Event::ToRedirect(outcome) => {
+                    self.accepted(executor, outcome, Door::Redirect).await;
+                }
                 Event::Swap(listener) => {
                     if let Some(old) = current.replace(listener) {
                         self.empty(executor, &old).await;
@@ -232,7 +242,7 @@ impl Gate {
     /// Takes what the kernel has completed on a listener that is about to be closed.
     async fn empty(self: &Rc<Self>, executor: &Rc<LocalExecutor<'static>>, old: &Listener) {
         while let Some(Ok((io, addr))) = poll_once(old.io.accept()).await {
-            self.welcome(executor, io, addr);
+            self.welcome(executor, io, addr, Door::Page);
         }
     }
 
@@ -240,9 +250,10 @@ impl Gate {
         self: &Rc<Self>,
         executor: &Rc<LocalExecutor<'static>>,
         outcome: io::Result<(Async<TcpStream>, SocketAddr)>,
+        door: Door,
     ) {
         match outcome {
-            Ok((io, addr)) => self.welcome(executor, io, addr),
+            Ok((io, addr)) => self.welcome(executor, io, addr, door),
             // One client's trouble (accept(2) hands on the errors of the connection itself).
             Err(err) if is_clients_own(err.kind()) => self.counters.accept_errors.add(),
             Err(err) => {
@@ -264,6 +275,7 @@ impl Gate {
         executor: &Rc<LocalExecutor<'static>>,
         io: Async<TcpStream>,
         addr: SocketAddr,
+        door: Door,
     ) {
         self.counters.accepted.add();
         let peer = PeerKey::new(addr.ip());
@@ -279,7 +291,7 @@ impl Gate {
         }
         let id = self.table.borrow_mut().enter(peer, self.now_ms());
         let slot = Slot { gate: Rc::clone(self), id };
-        let task = executor.spawn(conn::run(Rc::clone(self), slot, io, addr.ip()));
+        let task = executor.spawn(conn::run(Rc::clone(self), slot, io, addr.ip(), door));
         let homeless = self.table.borrow_mut().own(id, task);
         drop(homeless);
         self.show_open();
@@ -333,6 +345,24 @@ impl Gate {
             )),
             None => Ok(()),
         }
+    }
+
+    /// The answer of the second door: where the page is. Rate and host are judged as everywhere, so that it sends
+    /// nobody to a name that is not ours.
+    pub(super) fn elsewhere(&self, request: &Request, peer: std::net::IpAddr) -> Refusal {
+        if let Err(refusal) = self.check_rate(request, peer, false) {
+            return refusal;
+        }
+        let settings = &self.config.snapshot.load().settings;
+        let own = &self.config.hostname;
+        let host = request.host.as_deref().unwrap_or(own);
+        if !access_core::host_allowed(host, own, &settings.allowed_hosts) {
+            return self.forbid("this host name is not in the setting allowed_hosts");
+        }
+        let host = access_core::without_port(host);
+        let to = format!("http://{host}:{}{}", settings.web_port, request.target);
+        let fields = vec![("Location".into(), to)];
+        Refusal { status: 308, what: "the page is on another port", fields }
     }
 
     fn forbid(&self, what: &'static str) -> Refusal {
@@ -449,6 +479,7 @@ fn is_due(last_ms: &Cell<Option<u64>>, now_ms: u64, every_ms: u64) -> bool {
 enum Event {
     Swap(Listener),
     Accepted(io::Result<(Async<TcpStream>, SocketAddr)>),
+    ToRedirect(io::Result<(Async<TcpStream>, SocketAddr)>),
     End,
 }
 

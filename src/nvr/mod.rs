@@ -9,6 +9,7 @@ mod export;
 pub mod gauges;
 pub mod ledger;
 pub mod orders;
+pub mod pulse;
 mod restore;
 pub mod retain;
 pub mod snapshot;

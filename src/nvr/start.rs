@@ -159,6 +159,22 @@ fn begin_anew(store: &Store, lost: &Lost, loaded: &Loaded) {
     }
 }
 
+/// Stores a new password of user admin while no recorder runs: `lightnvr init` does, for an owner who holds the card.
+pub fn set_password(data_dir: &Path, password: &str) -> Result<(), String> {
+    let password = checked_password("password", password)?;
+    let data_dir = absolute(data_dir)?;
+    let _lock = lock(&data_dir, true)?;
+    let store = Store::open(&data_dir).map_err(|error| error.to_string())?;
+    let change = Change::PutPassword(auth::hash_password(&password));
+    store.commit(&[change]).map_err(|error| error.to_string())?;
+    match std::fs::remove_file(data_dir.join(INITIAL_PASSWORD)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{INITIAL_PASSWORD}: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes the data directory for this process alone.
 fn lock(data_dir: &Path, may_create: bool) -> Result<File, String> {
     let path = data_dir.join("lock");
@@ -318,12 +334,17 @@ async fn serve_all(
         executor.spawn(Rc::clone(&nvr).keep_memory_watched()),
     ];
     let gate_executor = Rc::clone(&executor);
-    tasks.push(executor.spawn(async move { gate.serve(&gate_executor, listener_receiver).await }));
+    let redirect = args.redirect_port.and_then(redirect_listener);
+    tasks.push(executor.spawn(async move {
+        gate.serve(&gate_executor, listener_receiver, redirect).await;
+    }));
     settled(&nvr).or(wait::pause(RECOVERY_PATIENCE)).await;
     let mut terminated = Box::pin(signal::terminated());
     // From here on a signal ends the program in order, also one that comes with the ready line.
     let early = smol::future::poll_once(&mut terminated).await;
     say(&format!("LightNVR {} ready: http://{bound}/", crate::VERSION));
+    let port = args.listen.map(|_| bound.port());
+    tasks.push(executor.spawn(Rc::clone(&nvr).keep_notified(port)));
     let name = match early {
         Some(name) => name,
         // In a task of its own: this one is polled with every other.
@@ -338,6 +359,12 @@ async fn serve_all(
     drop((tasks, server));
     log_thread::flush();
     Ok(())
+}
+
+/// The page is worth more than the way to it: without the second port the program runs all the same.
+fn redirect_listener(port: u16) -> Option<listener::Listener> {
+    let listening = listener::listen((Ipv4Addr::UNSPECIFIED, port).into());
+    listening.inspect_err(|error| log::error!("redirect from port {port}: {error}")).ok()
 }
 
 async fn keep_storage(nvr: Rc<Nvr>) {

@@ -77,6 +77,11 @@ pub type Opener = Arc<dyn Fn(&Path) -> io::Result<Arc<dyn Disk>> + Send + Sync>;
 pub struct Disks(RefCell<Vec<(u64, Pool)>>);
 
 impl Disks {
+    /// All threads that there are.
+    pub fn pools(&self) -> Vec<Pool> {
+        self.0.borrow().iter().map(|(_, pool)| pool.clone()).collect()
+    }
+
     /// The thread for the device that holds `path`, or its nearest ancestor that exists.
     pub fn pool_for(&self, path: &Path) -> std::io::Result<Pool> {
         let metadata = path.ancestors().find_map(|place| std::fs::metadata(place).ok());

@@ -26,6 +26,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// Packets taken in a row before other tasks get their turn.
 const PACKETS_IN_A_ROW_MAX: usize = 256;
 
+/// A fragment on its way to the disk.
+type Appending = Pin<Box<dyn Future<Output = Result<(), RecordError>>>>;
+
 /// The file that is open, if any.
 #[derive(Default)]
 struct Writing {
@@ -33,7 +36,7 @@ struct Writing {
     id: Option<u64>,
     /// The fragment that is on its way to the disk. Nobody is woken when it is there: the next one is a second away,
     /// and waking costs more than the rest of it.
-    appending: Option<Pin<Box<dyn Future<Output = Result<(), RecordError>>>>>,
+    appending: Option<Appending>,
 }
 
 /// Runs until `stop` asks; then what waits is written and the file finished.

@@ -30,6 +30,26 @@ pub fn wall_ms() -> i64 {
     }
 }
 
+/// Sets the recorder's clock, which takes root. Only `appliance/` does, on a device of our own.
+pub fn set_wall_ms(ms: i64) -> std::io::Result<()> {
+    use rustix::time::{ClockId, Timespec, clock_settime};
+    let nanoseconds = ms.rem_euclid(1000) * 1_000_000;
+    let time = Timespec { tv_sec: ms.div_euclid(1000), tv_nsec: nanoseconds as _ };
+    Ok(clock_settime(ClockId::Realtime, time)?)
+}
+
+/// Moves the recorder's clock by microseconds, forward or back.
+pub fn move_wall_us(us: i64) -> std::io::Result<()> {
+    use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+    let now = clock_gettime(ClockId::Realtime);
+    let us = now.tv_nsec / 1000 + us;
+    let time = Timespec {
+        tv_sec: now.tv_sec + us.div_euclid(1_000_000),
+        tv_nsec: (us.rem_euclid(1_000_000) * 1000) as _,
+    };
+    Ok(clock_settime(ClockId::Realtime, time)?)
+}
+
 /// `2025-03-09T10:00:00Z`, rounded down to the second, clamped to the years 0 to 9999.
 pub fn iso_seconds(ms: i64) -> String {
     let at = civil(ms);

@@ -5,6 +5,7 @@ pub mod drive;
 pub mod log;
 pub mod log_recent;
 pub mod memory;
+pub mod notify;
 pub mod pool;
 pub mod signal;
 pub mod stats;

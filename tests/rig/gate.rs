@@ -84,7 +84,7 @@ fn run(
     say.send((gate.counters(), first.local_addr())).expect("the test waits");
     let (direct, listeners) = bounded(2);
     direct.try_send(first).expect("room for one");
-    let serve = Rc::clone(&gate).serve(&executor, listeners);
+    let serve = Rc::clone(&gate).serve(&executor, listeners, None);
     let hand_on = async {
         while let Ok(listener) = receiver.recv().await {
             direct.send(listener).await.expect("the gate listens");

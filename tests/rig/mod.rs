@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub mod bench;
+pub mod board;
 pub mod clips;
 pub mod fake_clock;
 pub mod fault_disk;

@@ -99,6 +99,12 @@ impl Qemu {
         assert!(is_there, "QEMU ended before: {text}\n{}", self.console());
     }
 
+    /// Waits until the guest has switched the machine off.
+    #[track_caller]
+    pub fn wait_for_end(&mut self, within: Duration) {
+        self.process.wait_for_exit(within);
+    }
+
     /// Its plug is pulled. What its guest gave to its disks is in their files: that is a power cut only for
     /// what the guest had not given them yet.
     pub fn kill(&mut self) {

@@ -1,0 +1,27 @@
+//! The device around the recorder: what `lightnvr init` and `lightnvr keep` do on the SD card's image.
+//!
+//! In here: growing the data partition, the owner's setup file, the recorder as a child with back-off, the hardware
+//! watchdog, the password's file. These run as root and speak to nobody but the kernel and the owner's card; the
+//! recorder itself runs as a user of its own. Not in here: recording.
+
+pub mod boot_files;
+pub mod grow;
+pub mod init;
+pub mod keep;
+pub mod mbr_core;
+pub mod mdns;
+pub mod setup_core;
+pub mod sntp;
+pub mod sntp_core;
+pub mod watch_core;
+
+/// The recorder's user and group in `rootfs-overlay/etc/passwd`.
+pub const RECORDER_ID: u32 = 900;
+/// Where the boot partition is mounted, read-only but for moments.
+pub const BOOT_DIR: &str = "/boot";
+/// What the running system keeps in RAM.
+pub const RUN_DIR: &str = "/run/lightnvr";
+/// Where the data partition is mounted.
+pub const DATA_MOUNT: &str = "/data";
+/// Below `DATA_MOUNT`: what the device itself keeps (Wi-Fi, time, log), for root alone.
+pub const DEVICE_DIR: &str = "/data/device";
