@@ -150,7 +150,7 @@ page() {
 	need node:nodejs npm:npm /usr/bin/sha256sum:coreutils
 	version=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
 	[ "$version" -ge 18 ] || die "the web page needs Node 18 or newer, found: $(node --version)"
-	sources=$(find web -type d \( -name node_modules -o -name dist \) -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum)
+	sources=$(find web -type d \( -name node_modules -o -name dist -o -name screenshots \) -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum)
 	if [ -f web/dist/index.html ] && [ "$sources" = "$(cat web/dist/.sources 2>/dev/null)" ]; then
 		return 0
 	fi

@@ -377,8 +377,8 @@ fn nothing_is_left_for_later() {
         concat!("dbg", "!("),
     ];
     let mut findings = Vec::new();
-    let code = [".rs", ".js", ".html", ".css", ".py", ".sh"];
-    let all = ["src", "tests", "web"].map(|dir| sources(dir, &code));
+    let code = [".rs", ".js", ".jsx", ".mjs", ".css", ".py", ".sh"];
+    let all = ["src", "tests", "web/src"].map(|dir| sources(dir, &code));
     for source in all.iter().flatten() {
         // A process of its own is a test binary that runs one test by name.
         let text = source.text.replace(" = \"started by the other test\"]", "");

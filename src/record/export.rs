@@ -68,7 +68,7 @@ pub struct Export {
     stream_id: u32,
     start_ms: i64,
     end_ms: i64,
-    /// Id of the recording that was looked at last.
+    /// The recording that was looked at last.
     behind: Option<Place>,
     planned: usize,
     /// Head of the first recording, or of the first one with sound.

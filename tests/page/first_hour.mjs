@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { PASSWORD, check, hasInitialPassword, home, readPassword, run, startBrowser, startRecorder, step, until } from './rig.mjs';
+import { PASSWORD, check, hasInitialPassword, home, logIn, readPassword, run, startBrowser, startRecorder, step, until } from './rig.mjs';
 
 const go = (page, name) => page.getByRole('navigation', { name: 'Pages' }).getByRole('link', { name }).click();
 
@@ -95,6 +95,31 @@ async function watch(page) {
   await page.locator('.tile[data-phase="showing"]').waitFor();
 }
 
+async function watchOtherwise(browser, recorder) {
+  const ways = [
+    ['without WebSocket the picture comes by HLS', () => delete globalThis.WebSocket, (page) => page.getByLabel('Live picture of Front door').evaluate((v) => v.getVideoPlaybackQuality?.().totalVideoFrames > 10)],
+    [
+      'a browser that plays no live video gets single pictures',
+      () => {
+        delete globalThis.WebSocket;
+        delete globalThis.MediaSource;
+        delete globalThis.ManagedMediaSource;
+        HTMLMediaElement.prototype.canPlayType = () => '';
+      },
+      (page) => page.getByText('Live, single pictures').isVisible(),
+    ],
+  ];
+  for (const [words, cripple, isShown] of ways) {
+    step(words);
+    const page = await browser.open();
+    await page.addInitScript(cripple);
+    await logIn(page, recorder.url);
+    await page.locator('.tile[data-phase="showing"]').waitFor();
+    await until(words, () => isShown(page));
+    await page.context().close();
+  }
+}
+
 async function changeSetting(page, recorder) {
   step('a setting out of its range is an error beside its field, and a right one holds at once');
   await go(page, 'System');
@@ -125,7 +150,10 @@ async function changeSetting(page, recorder) {
 
 async function play(page, recorder) {
   step('a recording is found on the timeline, plays at that moment and goes on into the next one');
-  const finished = async () => (await recorder.api('GET', '/recordings?stream_id=0')).recordings.filter((r) => !r.in_progress && r.duration >= 8);
+  // Those before have a picture of another size, and an export holds one format.
+  const since = Date.now();
+  const isWhole = (r) => !r.in_progress && r.duration >= 8 && Date.parse(r.start_time) >= since;
+  const finished = async () => (await recorder.api('GET', '/recordings?stream_id=0')).recordings.filter(isWhole);
   const [first] = await until('two recordings are finished', async () => {
     const list = await finished();
     return list.length >= 2 && list;
@@ -191,7 +219,7 @@ function offset(time) {
 async function keepAndDelete(page, recorder, first) {
   step('recordings are filtered, protected, saved and deleted');
   await go(page, 'Recordings');
-  const [, second] = (await recorder.api('GET', '/recordings?stream_id=0&limit=2')).recordings;
+  const [second] = (await recorder.api('GET', `/recordings?stream_id=0&after=${first.id}&limit=1`)).recordings;
   const entry = (recording) => page.getByRole('row').filter({ has: page.locator(`a[href$="/recordings/${recording.id}/download"]`) });
   await entry(first).waitFor();
   await entry(first).getByRole('button', { name: 'Protect' }).click();
@@ -239,11 +267,12 @@ async function loseServer(page, recorder) {
 
 await run(async () => {
   const recorder = await startRecorder();
-  const { open } = await startBrowser();
-  const page = await open();
+  const browser = await startBrowser();
+  const page = await browser.open();
   await setUp(page, recorder);
   await addStream(page, recorder);
   await watch(page);
+  await watchOtherwise(browser, recorder);
   await changeSetting(page, recorder);
   const first = await play(page, recorder);
   await exportSpan(page, recorder, first);

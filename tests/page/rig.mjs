@@ -77,6 +77,8 @@ export async function startRecorder(port = 0, env = {}) {
   };
 }
 
+const pages = [];
+
 export async function startBrowser() {
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
   return {
@@ -86,6 +88,7 @@ export async function startBrowser() {
       const context = await browser.newContext({ locale: 'en-GB', timezoneId: 'Europe/Berlin', acceptDownloads: true, viewport: { width: 1280, height: 800 }, ...options });
       context.setDefaultTimeout(PATIENCE_MS);
       const page = await context.newPage();
+      pages.push(page);
       page.on('pageerror', (error) => {
         console.error(`page test: a script of the page failed: ${error.stack}`);
         process.exitCode = 1;
@@ -122,6 +125,7 @@ export async function run(test) {
   } catch (error) {
     failure = error;
     console.error(error.stack ?? error);
+    for (const page of pages.filter((one) => !one.isClosed())) console.error(`at ${page.url()} is shown:\n${await page.innerText('body').catch(String)}`);
   }
   process.exit(failure ? 1 : process.exitCode ?? 0);
 }

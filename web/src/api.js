@@ -19,7 +19,7 @@ export class ApiError extends Error {
   }
 }
 
-// A JSON document, or text where `as` says so.
+// A JSON document, or what `as` says: 'text', 'blob', or 'none' for an answer whose body is not wanted.
 export async function api(method, path, { body, signal, timeoutMs = TIMEOUT_MS, as = 'json' } = {}) {
   const options = { method, headers: { ...HEADERS }, credentials: 'same-origin', cache: 'no-store' };
   options.signal = anySignal(signal, AbortSignal.timeout(timeoutMs));
@@ -37,8 +37,14 @@ export async function api(method, path, { body, signal, timeoutMs = TIMEOUT_MS, 
     throw new ApiError('The recorder can’t be reached.', 0);
   }
   found();
+  // The answer to HEAD has no words.
+  if (!res.ok && method === 'HEAD') return api('GET', path, { signal, timeoutMs, as: 'none' });
   if (!res.ok) await refuse(res, path);
   if (method === 'HEAD') return null;
+  if (as === 'none') {
+    await res.body?.cancel();
+    return null;
+  }
   const data = await res[as]().catch(() => null);
   if (data === null) throw new ApiError('The recorder’s answer ended early. Try again.', 0);
   return data;
@@ -92,7 +98,8 @@ function found() {
 
 export const downloadUrl = (id) => `/api/v1/recordings/${id}/download`;
 // `view` is { id, quality }; the small feed of a camera is quality `sub`.
-export function streamingUrl({ id, quality }, what, params = {}) {
+export function streamingPath({ id, quality }, what, params = {}) {
   const query = new URLSearchParams(quality === 'sub' ? { ...params, quality } : params).toString();
-  return `/api/v1/streaming/${id}/${what}${query ? `?${query}` : ''}`;
+  return `/streaming/${id}/${what}${query ? `?${query}` : ''}`;
 }
+export const streamingUrl = (view, what) => `/api/v1${streamingPath(view, what)}`;

@@ -1,38 +1,42 @@
 // Live view by single pictures: the last resort, and what a camera that sends MJPEG needs.
 
-import { streamingUrl } from '../api.js';
+import { api, streamingPath } from '../api.js';
 
 const EVERY_MS = 1000;
 const FAILS_MAX = 3;
+// Few widths, so that viewers of one stream share the work of its decoder.
+const WIDTHS = [320, 640, 1280, 1920];
 
 // Shows one picture after the other in `image`. See `openSocket` for `on`.
 export function openSnapshots(image, view, on) {
-  let isOver = false;
+  const controller = new AbortController();
   let fails = 0;
   let timer = null;
-  function ask() {
-    const pixels = Math.max(160, Math.min(1920, Math.round(image.parentElement.clientWidth * devicePixelRatio)));
-    // Few widths, so that tiles of one stream share the decoder's work.
-    const width = [320, 640, 1280, 1920].find((step) => step >= pixels) ?? 1920;
-    image.src = streamingUrl(view, 'snapshot.jpg', { width, t: Date.now() });
-  }
-  image.onload = () => {
-    fails = 0;
-    on.picture();
-    timer = setTimeout(ask, EVERY_MS);
-  };
-  image.onerror = () => {
-    fails += 1;
+  let shown = null;
+  async function ask() {
+    const pixels = image.parentElement.clientWidth * devicePixelRatio;
+    const width = WIDTHS.find((step) => step >= pixels) ?? WIDTHS[WIDTHS.length - 1];
+    try {
+      const picture = await api('GET', streamingPath(view, 'snapshot.jpg', { width }), { as: 'blob', signal: controller.signal });
+      if (controller.signal.aborted) return;
+      const last = shown;
+      shown = URL.createObjectURL(picture);
+      image.src = shown;
+      if (last) URL.revokeObjectURL(last);
+      fails = 0;
+      on.picture();
+    } catch {
+      fails += 1;
+    }
     if (fails >= FAILS_MAX) end('refused');
-    else timer = setTimeout(ask, EVERY_MS);
-  };
+    else if (!controller.signal.aborted) timer = setTimeout(ask, EVERY_MS);
+  }
   function end(reason) {
-    if (isOver) return;
-    isOver = true;
+    if (controller.signal.aborted) return;
+    controller.abort();
     clearTimeout(timer);
-    image.onload = null;
-    image.onerror = null;
     image.removeAttribute('src');
+    if (shown) URL.revokeObjectURL(shown);
     on.end(reason);
   }
   on.sound(false);

@@ -7,7 +7,8 @@ import { Problem } from '../field.jsx';
 import { localDate } from '../format.js';
 import { saveText } from './system.jsx';
 
-const FILE_BYTES_MAX = 4 << 20;
+// What the recorder takes.
+const FILE_BYTES_MAX = 64 << 10;
 
 export function Backup({ reloadStreams }) {
   const [withPasswords, setWithPasswords] = useState(false);
@@ -55,7 +56,7 @@ export function Backup({ reloadStreams }) {
       </div>
       {chosen && (
         <Confirm title="Restore this backup?" yes="Restore" isDangerous onYes={restore} onClose={() => setChosen(null)}>
-          <p>{describe(chosen)} Streams and settings of now are replaced by those of the file. Recordings stay.</p>
+          <p>{describe(chosen)} Settings become those of the file, and so do streams of the same name; other streams and all recordings stay.</p>
         </Confirm>
       )}
     </section>

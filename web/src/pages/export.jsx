@@ -47,7 +47,7 @@ export function Export({ stream, choice, setChoice, cursor, day }) {
       link.download = '';
       link.click();
     } catch (problem) {
-      setError(problem.status === 404 ? { message: 'Nothing is recorded in that span, or this recorder can’t export yet.' } : problem);
+      setError(problem);
     }
     setBusy(false);
   }

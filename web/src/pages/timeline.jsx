@@ -203,7 +203,7 @@ const Legend = () => (
     <li><span class="swatch recorded" />recorded</li>
     <li><span class="swatch kept" />protected</li>
     <li><span class="swatch deleted" />deleted since</li>
-    <li><span class="swatch fault" />gap, not meant so</li>
+    <li><span class="swatch fault" />gap: camera, disk or power</li>
     <li><span class="swatch off" />switched off</li>
   </ul>
 );
