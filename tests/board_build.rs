@@ -12,7 +12,8 @@ use rig::temp_dir::TempDir;
 /// A command in `dir` that runs this script.
 fn stub(dir: &Path, name: &str, script: &str) {
     let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("the test's directory can be written");
+    fs::write(&path, format!("#!/bin/sh\n{script}\n"))
+        .expect("the test's directory can be written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
 }
 
@@ -27,7 +28,11 @@ fn cross(home: &TempDir, docker: &str) -> Output {
         "echo \"CROSS_CONFIG=$CROSS_CONFIG $*\" >>\"$CALLS\"; out=$CARGO_TARGET_DIR/aarch64-unknown-linux-musl/release; \
          mkdir -p \"$out\"; echo program >\"$out/lightnvr\"",
     );
-    stub(dir, "rustc", &format!("case $1 in --version) echo 'rustc 9.9.9';; *) echo {};; esac", dir.display()));
+    stub(
+        dir,
+        "rustc",
+        &format!("case $1 in --version) echo 'rustc 9.9.9';; *) echo {};; esac", dir.display()),
+    );
     stub(dir, "dpkg", "echo stub");
     stub(dir, "apt-get", "echo http://mirror.example/debian/");
     stub(dir, "apt-cache", "exit 0");
