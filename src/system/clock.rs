@@ -42,7 +42,7 @@ pub fn set_wall_ms(ms: i64) -> std::io::Result<()> {
 pub fn move_wall_us(us: i64) -> std::io::Result<()> {
     use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
     let now = clock_gettime(ClockId::Realtime);
-    let us = i64::from(now.tv_nsec) / 1000 + us;
+    let us = now.tv_nsec / 1000 + us;
     let time = Timespec {
         tv_sec: now.tv_sec + us.div_euclid(1_000_000),
         tv_nsec: (us.rem_euclid(1_000_000) * 1000) as _,
