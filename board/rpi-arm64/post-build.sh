@@ -5,10 +5,6 @@ firmware=$PACKAGES_DIR/usr/lib/raspi-firmware
 for file in bootcode.bin start.elf fixup.dat start4.elf fixup4.dat; do
 	cp "$firmware/$file" "$BOOT_DIR/$file"
 done
-mkdir -p "$BOOT_DIR/overlays"
-for overlay in disable-bt miniuart-bt; do
-	cp "$firmware/overlays/$overlay.dtbo" "$BOOT_DIR/overlays/"
-done
 trees=$PACKAGES_DIR/usr/lib/modules/$KERNEL/dtb/broadcom
 for tree in "$trees"/bcm2837-rpi-*.dtb "$trees"/bcm2711-rpi-*.dtb "$trees"/bcm2712*-rpi-*.dtb; do
 	cp "$tree" "$BOOT_DIR/"

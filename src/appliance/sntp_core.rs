@@ -27,7 +27,7 @@ const FLOOR_S: i64 = 1_704_067_200;
 /// The request. `cookie` comes back in the answer; it is random and not the time, which is nobody's business.
 pub fn request(cookie: u64) -> [u8; PACKET_BYTES] {
     let mut packet = [0; PACKET_BYTES];
-    packet[0] = 4 << 3 | 3; // version 4, client
+    packet[0] = (4 << 3) | 3; // version 4, client
     packet[40..].copy_from_slice(&cookie.to_be_bytes());
     packet
 }
@@ -140,12 +140,12 @@ mod tests {
 
     fn ntp(unix_ms: i64) -> u64 {
         let seconds = (unix_ms.div_euclid(1000) + EPOCH_S) as u64 & 0xffff_ffff;
-        (seconds << 32) | ((unix_ms.rem_euclid(1000) as u64) << 32) / 1000
+        (seconds << 32) | (((unix_ms.rem_euclid(1000) as u64) << 32) / 1000)
     }
 
     fn answer(received_ms: i64, transmitted_ms: i64) -> [u8; PACKET_BYTES] {
         let mut packet = [0; PACKET_BYTES];
-        packet[0] = 4 << 3 | 4;
+        packet[0] = (4 << 3) | 4;
         packet[1] = 2;
         packet[24..32].copy_from_slice(&COOKIE.to_be_bytes());
         packet[32..40].copy_from_slice(&ntp(received_ms).to_be_bytes());
@@ -177,10 +177,10 @@ mod tests {
             packet
         };
         for packet in [
-            broken(24, 9),                  // another request's
-            broken(0, 4 << 3 | 3),          // a client
-            broken(0, 3 << 6 | 4 << 3 | 4), // not synchronised
-            broken(1, 0),                   // kiss of death
+            broken(24, 9),                      // another request's
+            broken(0, (4 << 3) | 3),            // a client
+            broken(0, (3 << 6) | (4 << 3) | 4), // not synchronised
+            broken(1, 0),                       // kiss of death
             broken(1, 16),
             answer(T0, T0 + 5_000), // it was there longer than it was away
         ] {

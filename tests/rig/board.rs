@@ -33,6 +33,7 @@ pub struct Card {
 pub struct Board {
     pub qemu: Qemu,
     shell: PathBuf,
+    card: PathBuf,
     /// When it was plugged in.
     pub started: Instant,
 }
@@ -114,7 +115,7 @@ impl Board {
         }
         let started = Instant::now();
         let qemu = Qemu::start(dir, &mut command, "virtio-net-pci", &[PORT_80, WEB_PORT]);
-        Self { qemu, shell, started }
+        Self { qemu, shell, card: card.file.clone(), started }
     }
 
     /// Waits until the page answers; gives the time since `since`.
@@ -193,7 +194,11 @@ impl Board {
     pub fn cut_power(&mut self, dir: &Path) {
         let lost = dir.join("lost.qcow2");
         let _ = fs::remove_file(&lost);
-        let said = self.qemu.monitor(&format!("snapshot_blkdev card {} qcow2", lost.display()));
+        // Made beforehand: QEMU would tell of it between its answers.
+        let mut make = Command::new("qemu-img");
+        make.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(&self.card).arg(&lost);
+        run_silently(&mut make);
+        let said = self.qemu.monitor(&format!("snapshot_blkdev -n card {} qcow2", lost.display()));
         assert!(!said.to_lowercase().contains("error"), "{said}");
     }
 
