@@ -3,8 +3,6 @@
 //! A recording must play, hold what was sent, the ledger must say what was missing, and the camera must have
 //! seen as many connections as it takes. `QUIRK=name cargo test --test quirks` plays those of that name.
 
-#[path = "rig/fake_camera.rs"]
-mod fake_camera;
 #[path = "rig/quirk_camera.rs"]
 mod quirk_camera;
 #[path = "rig/quirk_case.rs"]
@@ -22,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use quirk_camera::ScriptedCamera;
 use quirk_case::{Case, Want};
+use rig::fake_camera;
 use rig::json::{Look, quote};
 use rig::nvr::{Nvr, Recording};
 use rig::temp_dir::TempDir;

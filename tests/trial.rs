@@ -1,7 +1,5 @@
 //! `POST /api/v1/streams/test`: what a camera sends, or why nothing comes, before a stream is made of it.
 
-#[path = "rig/fake_camera.rs"]
-mod fake_camera;
 mod rig;
 
 use std::io::Write;
@@ -10,9 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use fake_camera::{FakeCamera, Manner};
 use miniserde::json::Value;
 use rig::clips;
+use rig::fake_camera::{self, FakeCamera, Manner};
 use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::json::{Look, quote};
 use rig::nvr::{Nvr, PASSWORD};
