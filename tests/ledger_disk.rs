@@ -12,8 +12,12 @@ use rig::temp_dir::TempDir;
 use rustix::io::Errno;
 
 const WITHIN: Duration = Duration::from_secs(30);
-/// A source that takes longer between two pictures has lost something, and the ledger names that.
-const HOLE_MS_MIN: i64 = 2000;
+/// The pattern has ten pictures a second, on a loaded machine some less; a group of them lasts 2 s, and so little memory
+/// may keep the first picture of each.
+const HOLE_MS_MIN: i64 = 1500;
+/// How far edges may be apart: a fragment that the disk refused at first, and memory kept, counts as missing for its
+/// length at most.
+const EDGE_MS_MAX: i64 = OFF_MS_MAX + 300;
 /// Two pictures.
 const PICTURES_MS: i64 = 250;
 const FAULT: Duration = Duration::from_secs(7);
@@ -47,11 +51,11 @@ fn check_same(bench: &Bench, from_ms: i64, to_ms: i64, state: &str) {
     assert!(!holes.is_empty(), "the fault cost something: {what}");
     // Neighbours may run together where one picture or two lie between them.
     let is_in = |at: i64, ranges: &[(i64, i64)]| {
-        ranges.iter().any(|(from, to)| from - OFF_MS_MAX <= at && at <= to + OFF_MS_MAX)
+        ranges.iter().any(|(from, to)| from - EDGE_MS_MAX <= at && at <= to + EDGE_MS_MAX)
     };
     for &(from, to) in &holes {
         let is_said =
-            (from + OFF_MS_MAX..to - OFF_MS_MAX).step_by(100).all(|at| is_in(at, &missing));
+            (from + EDGE_MS_MAX..to - EDGE_MS_MAX).step_by(100).all(|at| is_in(at, &missing));
         assert!(is_said && is_in(from, &missing) && is_in(to, &missing), "{from}..{to}: {what}");
     }
     for &(from, to) in &missing {
@@ -60,7 +64,7 @@ fn check_same(bench: &Bench, from_ms: i64, to_ms: i64, state: &str) {
     }
     let wrong = spans.iter().filter(|span| span.state != "recorded" && span.state != state);
     let wrong_ms: i64 = wrong.map(|span| span.end_ms - span.start_ms).sum();
-    assert!(wrong_ms <= OFF_MS_MAX, "{what}");
+    assert!(wrong_ms <= EDGE_MS_MAX, "{what}");
 }
 
 fn check_fault(name: &str, state: &'static str, begin: impl FnOnce(&Faults)) {

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use lightnvr::store::row::RecordingRow;
 use lightnvr::store::{Change, Store};
-use rig::json::Look;
+use rig::json::{self, Look};
 use rig::ledger::now_ms;
 use rig::nvr::{Nvr, PASSWORD};
 use rig::temp_dir::TempDir;
+use rig::wait;
 
 const ROWS: u64 = 100_000;
 const ROWS_IN_SOAK: u64 = 1_000_000;
@@ -21,6 +22,7 @@ const STREAMS: u64 = 16;
 /// Recordings of a quarter of an hour, of all streams in turn.
 const LENGTH_MS: i64 = 900_000;
 const QUESTIONS: u64 = 300;
+const SOON: Duration = Duration::from_secs(20);
 /// The list is a thousand times faster than a walk over all rows for each page would be.
 const PAGE_WITHIN: Duration = Duration::from_millis(250);
 /// Above what it was before: a buffered list of so many rows would be hundreds.
@@ -110,9 +112,16 @@ fn a_page_anywhere_is_fast_and_the_whole_list_takes_no_memory() {
         let at = lightnvr::system::clock::iso_seconds(at_ms);
         let stream = if n % 3 == 0 { format!("&stream_id={}", n % STREAMS) } else { String::new() };
         let order = if n % 2 == 0 { format!("start={at}") } else { format!("end={at}&order=desc") };
-        let asked = Instant::now();
-        let list = nvr.json("GET", &format!("/api/v1/recordings?limit=100&{order}{stream}"), None);
-        took.push(asked.elapsed());
+        let path = format!("/api/v1/recordings?limit=100&{order}{stream}");
+        // One address may not ask as fast as it is answered.
+        let (list, length) = wait::until("a page", SOON, || {
+            let asked = Instant::now();
+            let answer = nvr.request("GET", &path, None);
+            (answer.status != 429).then(|| (answer, asked.elapsed()))
+        });
+        assert_eq!(list.status, 200, "{path}: {}", list.text());
+        let list = json::parse(list.text());
+        took.push(length);
         let starts = list.field("recordings").items().iter();
         let starts: Vec<&str> = starts.map(|row| row.field("start_time").text()).collect();
         let is_sorted =

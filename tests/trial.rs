@@ -141,7 +141,7 @@ fn what_goes_wrong_is_said_in_words() {
         (r#"{"url":"http://x"}"#, "url: "),
         (r#"{"url":"rtsp://a:***@b/"}"#, "***"),
         (r#"{"url":"testpattern://","id":7}"#, "id: no stream has this id"),
-        (r#"{"url":"testpattern://","transport":"udp"}"#, "transport: unknown field"),
+        (r#"{"url":"testpattern://","colour":"red"}"#, "colour: unknown field"),
         (r#"{"url":"testpattern://","fps":1000}"#, "fps: must be"),
     ] {
         let answer = nvr.request("POST", PATH, Some(body));

@@ -50,6 +50,8 @@ struct State {
     status: StreamStatus,
     detail: String,
     advice: Vec<String>,
+    /// It is of the session before.
+    is_advice_old: bool,
     no_sound: Option<String>,
     record_error: Option<&'static str>,
     /// The same for the ledger.
@@ -71,8 +73,17 @@ struct LastVideo {
 }
 
 impl State {
+    /// What the session before said goes when this one has something to say, or has begun: a camera that refuses its
+    /// sessions has no other time for its advice to be read.
+    fn forget_old_advice(&mut self) {
+        if std::mem::take(&mut self.is_advice_old) {
+            self.advice.clear();
+        }
+    }
+
     /// Keeps a piece of advice, unless it is known or there are enough.
     fn note_advice(&mut self, text: String) {
+        self.forget_old_advice();
         if self.advice.len() < ADVICE_MAX && !self.advice.contains(&text) {
             self.advice.push(text);
         }
@@ -158,6 +169,7 @@ impl Hub {
             status: StreamStatus::Connecting,
             detail: String::new(),
             advice: Vec::new(),
+            is_advice_old: false,
             no_sound: None,
             record_error: None,
             record_state: None,
@@ -212,6 +224,7 @@ impl Hub {
 
     fn start_run(&self, video: Option<Arc<VideoFormat>>, audio: Option<Arc<AudioFormat>>) {
         let mut state = self.state.borrow_mut();
+        state.forget_old_advice();
         state.stamp.start(audio);
         state.last_video = None;
         state.video = video;
@@ -269,8 +282,8 @@ impl Hub {
     pub fn end_run(&self) {
         let mut state = self.state.borrow_mut();
         state.stamp.end();
-        // It comes before a run begins.
-        state.advice.clear();
+        // What comes before the next run begins is said of that one.
+        state.is_advice_old = true;
         state.no_sound = None;
         drop(state);
         self.wake_recorder();

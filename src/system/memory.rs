@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::mm::{MlockAllFlags, mlockall, munlockall};
+#[cfg(target_env = "gnu")]
+use rustix::mm::munlockall;
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, getrlimit};
 
 use super::stats;

@@ -71,6 +71,8 @@ def put_right(path, body):
             body["url"] = "rtsp://127.0.0.1:9/stream"
         if isinstance(body.get("sub_url"), str):
             body["sub_url"] = "rtsp://127.0.0.1:9/sub"
+        # It is for rtsps:// alone.
+        body.pop("tls_fingerprint", None)
         if "name" in body:
             # Names are unique.
             body["name"] = f"{body['name'][:50]} {next(names)}"
