@@ -185,7 +185,7 @@ impl Board {
     /// The recorder's process.
     #[track_caller]
     pub fn recorder(&self) -> u32 {
-        let said = self.run("grep -l '^Uid:.900' /proc/[0-9]*/status | cut -d / -f 3");
+        let said = self.run("grep -ls '^Uid:.900' /proc/[0-9]*/status | cut -d / -f 3");
         said.lines().next().and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{said:?}"))
     }
 
