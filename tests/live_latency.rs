@@ -167,17 +167,18 @@ fn hls(nvr: &Nvr, home: &Path) -> Figures {
         file.extend(bytes);
     }
     while arrived.iter().flatten().count() < pictures / 3 {
-        let hint = (*uris(&playlist, "#EXT-X-PRELOAD-HINT").last().expect("a hint")).to_owned();
-        let part = nvr.request("GET", &format!("/api/v1/streaming/0/hls/{hint}"), None);
-        if part.status == 404 {
-            // A hint is a guess: a segment may end before the part that was hinted at.
+        let mut hint = (*uris(&playlist, "#EXT-X-PRELOAD-HINT").last().expect("a hint")).to_owned();
+        let hinted = nvr.request("GET", &format!("/api/v1/streaming/0/hls/{hint}"), None);
+        let bytes = if hinted.status == 404 {
+            // A hint is a guess: a segment may end before the part that was hinted at. Then the next one begins.
             let segment = hint.trim_start_matches("part_").split('_').next().unwrap_or_default();
             let next = segment.parse::<u64>().expect("a number") + 1;
-            playlist = text(&format!("hls/playlist.m3u8?_HLS_msn={next}&_HLS_part=0"));
-            continue;
-        }
-        assert_eq!(part.status, 200, "{hint}: {}", part.text());
-        let bytes = part.body;
+            hint = format!("part_{next}_0.m4s");
+            get(nvr, &format!("hls/{hint}"))
+        } else {
+            assert_eq!(hinted.status, 200, "{hint}: {}", hinted.text());
+            hinted.body
+        };
         arrived.push(Some(now_ms()));
         counts.push(samples(&bytes));
         file.extend(bytes);
