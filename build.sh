@@ -255,6 +255,8 @@ cmd_soak() {
 
 need_cross() {
 	need_build
+	# The program carries it.
+	page
 	need /usr/bin/python3:python3 :python3-venv apt-get:apt dpkg:dpkg \
 		/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 }
