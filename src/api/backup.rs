@@ -9,10 +9,11 @@ use super::error::ApiError;
 use super::json::Fields;
 use super::query::parse_backup;
 use super::settings::{read_patch as read_settings, to_json as settings_json};
-use super::streams::{READ_ONLY, read_fields};
+use super::streams::{READ_ONLY, push_optional, read_fields};
 use super::{Ctx, Reply, success};
 use crate::VERSION;
 use crate::config::stream::{StreamConfig, StreamPatch};
+use crate::config::transport::Transport;
 use crate::nvr::command::{Backup, Command};
 
 /// Version of the document; a later one may not be understood.
@@ -51,9 +52,7 @@ fn stream_json(config: &StreamConfig, with_passwords: bool) -> String {
         config.priority,
         config.record
     );
-    out.extend(config.retention_days.map(|days| format!(r#","retention_days":{days}"#)));
-    out.extend(config.max_storage_size.map(|size| format!(r#","max_storage_size":{size}"#)));
-    out.extend(sub_url.map(|url| format!(r#","sub_url":{}"#, text(&url))));
+    push_optional(&mut out, config, sub_url.as_deref());
     out.push('}');
     out
 }
@@ -97,6 +96,8 @@ fn read_stream(fields: &Fields) -> Result<StreamPatch, ApiError> {
         retention_days: patch.retention_days.or(Some(None)),
         max_storage_size: patch.max_storage_size.or(Some(None)),
         sub_url: patch.sub_url.or(Some(None)),
+        transport: patch.transport.or(Some(Transport::Auto)),
+        tls_fingerprint: patch.tls_fingerprint.or(Some(None)),
         ..patch
     })
 }
@@ -104,6 +105,7 @@ fn read_stream(fields: &Fields) -> Result<StreamPatch, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::fingerprint::Fingerprint;
 
     #[track_caller]
     fn check_bad(body: &str, field: &str, part: &str) {
@@ -135,9 +137,12 @@ mod tests {
     fn a_stream_comes_back_as_it_was_written() {
         let patch = StreamPatch {
             name: Some("Hof \"1\"".into()),
-            url: Some("rtsp://u:secret@cam/1".into()),
+            url: Some("rtsps://u:secret@cam/1".into()),
             sub_url: Some(Some("rtsp://u:secret@cam/2".into())),
             retention_days: Some(Some(7)),
+            max_storage_size: Some(Some(8)),
+            transport: Some(Transport::Tcp),
+            tls_fingerprint: Some(Some(Fingerprint([9; 32]))),
             priority: Some(9),
             ..StreamPatch::default()
         };
@@ -147,5 +152,15 @@ mod tests {
         assert_eq!(StreamConfig::from_patch(3, &backup.streams[0]), Ok(config.clone()));
         let hidden = stream_json(&config, false);
         assert!(!hidden.contains("secret") && hidden.contains("***"), "{hidden}");
+    }
+
+    #[test]
+    fn what_a_stream_did_not_have_is_taken_from_one_that_has_it_now() {
+        let body = r#"{"version":1,"streams":[{"name":"a","url":"rtsp://cam/1"}]}"#;
+        let patch =
+            &read(&Fields::parse(body.as_bytes()).expect("JSON")).expect("valid").streams[0];
+        assert_eq!((patch.retention_days, patch.max_storage_size), (Some(None), Some(None)));
+        assert_eq!((&patch.sub_url, patch.tls_fingerprint), (&Some(None), Some(None)));
+        assert_eq!(patch.transport, Some(Transport::Auto));
     }
 }

@@ -136,18 +136,20 @@ fn one(view: &StreamView) -> Reply {
 fn to_json(view: &StreamView) -> String {
     let mut out = json::to_string(&StreamOut::new(view));
     out.truncate(out.len() - 1);
-    let (days, size) = (view.config.retention_days, view.config.max_storage_size);
-    out.extend(days.map(|days| format!(r#","retention_days":{days}"#)));
-    out.extend(size.map(|size| format!(r#","max_storage_size":{size}"#)));
-    let sub_url = view.config.sub_url_masked();
-    out.extend(sub_url.map(|url| format!(r#","sub_url":{}"#, json::to_string(&url))));
-    if view.config.transport != Transport::Auto {
-        out.push_str(&format!(r#","transport":"{}""#, view.config.transport.name()));
-    }
-    let pin = view.config.tls_fingerprint;
-    out.extend(pin.map(|pin| format!(r#","tls_fingerprint":"{pin}""#)));
+    push_optional(&mut out, &view.config, view.config.sub_url_masked().as_deref());
     out.push('}');
     out
+}
+
+/// Appends what a stream need not have, each with a comma before it.
+pub(super) fn push_optional(out: &mut String, config: &StreamConfig, sub_url: Option<&str>) {
+    out.extend(config.retention_days.map(|days| format!(r#","retention_days":{days}"#)));
+    out.extend(config.max_storage_size.map(|size| format!(r#","max_storage_size":{size}"#)));
+    out.extend(sub_url.map(|url| format!(r#","sub_url":{}"#, json::to_string(url))));
+    if config.transport != Transport::Auto {
+        out.push_str(&format!(r#","transport":"{}""#, config.transport.name()));
+    }
+    out.extend(config.tls_fingerprint.map(|pin| format!(r#","tls_fingerprint":"{pin}""#)));
 }
 
 /// The fields of a stream of a body, each in its range, and no others. Errors name the field.
