@@ -47,7 +47,12 @@ pub async fn run(id: u32, source: Source, sub: Rc<SubFeed>, codec: Pool, stop: S
             }
             deliver(&sub, &mut stamp, event);
         };
-        let enough = sub.unneeded().or(stop.asked());
+        // Who comes from now on waits for the next session: its pictures are not of this one, which may take a while to
+        // say goodbye.
+        let enough = async {
+            sub.unneeded().or(stop.asked()).await;
+            sub.feed().forget();
+        };
         let session = AssertUnwindSafe(session(&source, &codec, &mut sink, &|| true, enough));
         let ended = session.catch_unwind().await.unwrap_or_else(|_| {
             Err(IngestError::Connection { what: "internal error in this stream".into() })
