@@ -7,9 +7,9 @@
 
 use super::error::ApiError;
 use super::query::RecordingsQuery;
-use super::recordings::{running_row, to_json};
+use super::recordings::to_json;
 use super::{Ctx, Reply};
-use crate::nvr::snapshot::Snapshot;
+use crate::nvr::snapshot::{RunningRecording, Snapshot};
 use crate::store::row::RecordingRow;
 use crate::store::{Place, RecordingQuery};
 
@@ -100,7 +100,7 @@ fn merge(
     };
     rows.retain(|row| !snapshot.running.iter().any(|running| running.id == row.id));
     rows.iter_mut().for_each(|row| row.in_progress = false);
-    rows.extend(snapshot.running.iter().map(running_row).filter(is_wanted));
+    rows.extend(snapshot.running.iter().map(RunningRecording::row).filter(is_wanted));
     rows.sort_unstable_by_key(RecordingRow::place);
     if query.is_descending {
         rows.reverse();

@@ -8,7 +8,6 @@ use super::error::ApiError;
 use super::json::Fields;
 use super::{Ctx, FileReply, Reply, success};
 use crate::nvr::command::Command;
-use crate::nvr::snapshot::RunningRecording;
 use crate::store::row::RecordingRow;
 use crate::system::clock;
 
@@ -66,28 +65,12 @@ pub(super) fn to_json(row: &RecordingRow) -> String {
     out
 }
 
-/// A running recording in the form of a row.
-pub(super) fn running_row(running: &RunningRecording) -> RecordingRow {
-    RecordingRow {
-        id: running.id,
-        stream_id: running.stream_id,
-        stream_name: running.stream_name.clone(),
-        start_ms: running.start_ms,
-        end_ms: running.end_ms,
-        size: running.size,
-        path: running.path.clone(),
-        in_progress: true,
-        is_protected: running.is_protected,
-        boot: 0,
-    }
-}
-
 /// The recording as it is now: what runs overrides its row. The snapshot comes first: a recording that
 /// ends in between then still has its row.
 fn find(ctx: &Ctx, id: u64) -> Result<RecordingRow, ApiError> {
     let snapshot = ctx.snapshot.load();
     if let Some(running) = snapshot.running.iter().find(|running| running.id == id) {
-        return Ok(running_row(running));
+        return Ok(running.row());
     }
     let row = ctx.store.recording(id)?.ok_or(NOT_FOUND)?;
     Ok(RecordingRow { in_progress: false, ..row })

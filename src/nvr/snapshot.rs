@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::config::settings::Settings;
 use crate::config::stream::StreamConfig;
 use crate::ledger::journal_core::Entry;
+use crate::store::row::RecordingRow;
 
 /// State of a stream's connection, as the API names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +93,24 @@ pub struct RunningRecording {
     /// Absolute path.
     pub path: String,
     pub is_protected: bool,
+}
+
+impl RunningRecording {
+    /// The same in the form of a row.
+    pub fn row(&self) -> RecordingRow {
+        RecordingRow {
+            id: self.id,
+            stream_id: self.stream_id,
+            stream_name: self.stream_name.clone(),
+            start_ms: self.start_ms,
+            end_ms: self.end_ms,
+            size: self.size,
+            path: self.path.clone(),
+            in_progress: true,
+            is_protected: self.is_protected,
+            boot: 0,
+        }
+    }
 }
 
 /// How long recordings of one stream will be kept if all goes on as it does now.

@@ -305,12 +305,13 @@ impl OpenRecordings {
         Ok(())
     }
 
-    /// Compares files and rows if that is due, in steps between which the streams' writes get their turn.
+    /// Whether files and rows are to be compared, now or later.
     fn wants_compare(&self) -> bool {
         let state = self.state.borrow();
         state.attached.is_ok() && state.compare_at.is_some()
     }
 
+    /// Compares files and rows if that is due, in steps between which the streams' writes get their turn.
     async fn compare(&self) {
         let Some(due) = self.state.borrow().compare_at.filter(|at| *at <= Instant::now()) else {
             return;

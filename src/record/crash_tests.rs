@@ -120,6 +120,13 @@ impl Camera {
     }
 }
 
+/// Makes what was written permanent, on one disk after the other.
+async fn sync_round(recordings: &OpenRecordings) {
+    for pool in recordings.disks_to_sync() {
+        recordings.sync_disk(&pool).await.unwrap();
+    }
+}
+
 /// Runs the session; answers its history and how many operations came before it.
 fn session(clip: &Rc<Clip>) -> (CrashDisk, usize) {
     let disk = CrashDisk::default();
@@ -139,7 +146,7 @@ fn session(clip: &Rc<Clip>) -> (CrashDisk, usize) {
                 camera.record_second(&recordings).await;
             }
             disk.note(second * 1000);
-            recordings.sync_round().await.unwrap();
+            sync_round(&recordings).await;
             if second == SECONDS / 2 {
                 let oldest = store.reader().recording(1).unwrap().unwrap();
                 let doomed = vec![Doomed { id: oldest.id, path: oldest.path }];
@@ -171,7 +178,7 @@ fn session_of_1970(clip: &Rc<Clip>) -> (CrashDisk, usize) {
             for camera in &mut cameras {
                 camera.record_second(&recordings).await;
             }
-            recordings.sync_round().await.unwrap();
+            sync_round(&recordings).await;
         }
         for camera in &mut cameras {
             camera.finish(&recordings).await;

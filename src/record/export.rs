@@ -238,18 +238,7 @@ impl Export {
             row.as_ref().is_none_or(|row| row.place() >= (running.start_ms, running.id))
         });
         let row = match running {
-            Some(running) => Some(RecordingRow {
-                id: running.id,
-                stream_id: running.stream_id,
-                stream_name: String::new(),
-                start_ms: running.start_ms,
-                end_ms: running.end_ms,
-                size: running.size,
-                path: running.path.clone(),
-                in_progress: true,
-                is_protected: running.is_protected,
-                boot: 0,
-            }),
+            Some(running) => Some(running.row()),
             None => row,
         };
         self.behind = row.as_ref().map(RecordingRow::place).or(self.behind);

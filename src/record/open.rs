@@ -315,17 +315,6 @@ impl OpenRecordings {
         done
     }
 
-    /// Makes what was appended since the last round permanent, on one disk after the other. Answers the first error; the
-    /// other files are synced all the same.
-    pub async fn sync_round(&self) -> Result<(), RecordError> {
-        let mut result = Ok(());
-        for pool in self.disks_to_sync() {
-            let done = self.sync_disk(&pool).await;
-            result = result.and(done);
-        }
-        result
-    }
-
     /// The disks on which something is to be made permanent.
     pub fn disks_to_sync(&self) -> Vec<Pool> {
         let mut pools: Vec<Pool> = Vec::new();
