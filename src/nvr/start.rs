@@ -223,7 +223,6 @@ fn try_run(args: RunArgs) -> Result<(), String> {
     if args.is_demo && loaded.streams.is_empty() {
         loaded.streams.push(add_demo(&store, loaded.next_stream_id)?);
     }
-    memory::lock();
     let down = ledger::begin(&store, &loaded.streams, down).map_err(|error| error.to_string())?;
     let executor = Rc::new(LocalExecutor::new());
     let disks = Disks::default();
@@ -303,6 +302,7 @@ async fn serve_all(
     let nvr = Nvr::new(parts, loaded.settings, loaded.next_stream_id);
     nvr.set_down(down);
     nvr.set_lost(lost);
+    memory::lock();
     for config in loaded.streams {
         nvr.add_stream(config);
     }

@@ -1,10 +1,11 @@
 //! Keeps the program's memory out of the kernel's swap and its pictures on the heap, and gives back what is free of it.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(target_env = "gnu")]
 use rustix::mm::munlockall;
-use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::mm::{Advice, MlockAllFlags, madvise, mlockall};
 use rustix::process::{Resource, getrlimit};
 
 use super::stats;
@@ -47,10 +48,34 @@ pub fn trim() {
     }
 }
 
-/// Locks what is in memory and whatever comes, once it is used: rings, and all that works on them. A ring that is
+/// Where machine code of files is mapped, as `/proc/self/maps` says (proc(5)): first and last address. Not what the
+/// kernel brought itself (`[vdso]`).
+fn code(maps: &str) -> impl Iterator<Item = (usize, usize)> {
+    maps.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (range, mode, path) = (words.next()?, words.next()?, words.nth(3)?);
+        let (from, to) = range.split_once('-')?;
+        let hex = |text| usize::from_str_radix(text, 16).ok();
+        (mode == "r-xp" && path.starts_with('/')).then_some((hex(from)?, hex(to)?))
+    })
+}
+
+/// Takes code out of this program's memory that only the start needed: password hash, damaged stores, argument lines.
+/// What is still needed comes back page by page, most of it from the page cache.
+fn let_go_of_start() {
+    for (from, to) in code(&fs::read_to_string("/proc/self/maps").unwrap_or_default()) {
+        let address = std::ptr::without_provenance_mut(from);
+        // SAFETY: the pages are mapped for execution alone and were never written, so that the kernel reads them from
+        // their files again (madvise(2), MADV_DONTNEED). No mapping of code ever goes away in this program.
+        let _ = unsafe { madvise(address, to - from, Advice::LinuxDontNeed) };
+    }
+}
+
+/// To be called when all is ready, before the first stream. Locks what is in memory and whatever comes, once it is used: rings, and all that works on them. A ring that is
 /// read back from a card is no buffer. Where only some memory may be locked nothing is: with a limit, memory
 /// beyond it would be refused, and the program would end instead of slowing down.
 pub fn lock() {
+    let_go_of_start();
     let limit = getrlimit(Resource::Memlock).current;
     if limit.is_some() && !stats::has_capability(CAP_IPC_LOCK) {
         let kib = limit.unwrap_or(0) / 1024;
@@ -70,5 +95,23 @@ fn lock_all() {
     IS_LOCKED.store(locked.is_ok(), Ordering::Relaxed);
     if let Err(error) = locked {
         log::info!("memory is not locked, the kernel may swap it: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_of_files_alone_is_let_go_of_and_comes_back() {
+        let maps = "5580-5590 r--p 00000000 fe:00 55 /usr/bin/lightnvr\n\
+                    5590-55a0 r-xp 00010000 fe:00 55 /usr/bin/lightnvr\n\
+                    55a0-55b0 rw-p 00020000 fe:00 55 /usr/bin/lightnvr\n\
+                    7fa4-7fa5 r-xp 00000000 00:00 0\n\
+                    7fff-8000 r-xp 00000000 00:00 0 [vdso]\n\
+                    nonsense\n";
+        assert_eq!(code(maps).collect::<Vec<_>>(), [(0x5590, 0x55a0)]);
+        let_go_of_start();
+        assert!(code(&fs::read_to_string("/proc/self/maps").unwrap()).count() > 0);
     }
 }
