@@ -174,6 +174,9 @@ impl<'a> Player<'a> {
     }
 
     fn run(&mut self, is_last: bool) -> Option<()> {
+        if let Some(rule) = self.rules.iter().find(|rule| rule.word(0) == "patience") {
+            self.peer.be_impatient(Duration::from_secs_f64(rule.number(1)));
+        }
         while !self.is_playing {
             self.listen(FOR_EVER)?;
         }

@@ -44,6 +44,7 @@ fn clip(name: &str) -> &'static Clip {
         &clips::H264,
         &clips::H264_B,
         &clips::H264_RICH,
+        &clips::H264_FAST,
         &clips::H264_AAC,
         &clips::H264_SMALL,
         &clips::H264_OTHER_QP,
