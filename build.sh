@@ -24,6 +24,8 @@ usage: ./build.sh COMMAND
   soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12, 12 power
           cuts instead of one, wear over an hour, a million recordings, ten rounds of 250 viewers instead of one,
           20 s of a processor for each fuzz target instead of 4
+  fuzz    [TARGET [SECONDS]]: one target of tests/fuzz/, or each, under libFuzzer for 900 s; what is found ends up
+          in target/fuzz/found/ (wants nightly Rust and cargo-fuzz, and says so)
   cross   [aarch64|armv7]: the static program for a board, without root and without docker
   image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
           (--update-lock: take today's Debian packages; board/README.md has the rest)
@@ -140,7 +142,8 @@ need_test() {
 		rm -rf "$NPM_DIR"
 		mkdir -p "$NPM_DIR"
 		cp tests/package.json "$NPM_DIR/package.json"
-		npm install --prefix "$NPM_DIR" --no-audit --no-fund --ignore-scripts --loglevel=error
+		# By force, because go2rtc's package wants an x86_64 and a newer Node than Debian's, and needs neither here.
+		npm install --prefix "$NPM_DIR" --force --no-audit --no-fund --ignore-scripts --loglevel=error
 		cp tests/package.json "$NPM_DIR/installed.json"
 	fi
 }
@@ -253,6 +256,39 @@ cmd_soak() {
 		--test vm_memory --test vm_power_cut --test vm_wear
 }
 
+# libFuzzer comes with nightly Rust only. Neither is installed behind the owner's back.
+need_fuzz() {
+	need_build
+	cargo +nightly --version >/dev/null 2>&1 ||
+		die "fuzz needs nightly Rust beside the other: rustup toolchain install nightly --profile minimal"
+	cargo fuzz --version >/dev/null 2>&1 || die "fuzz needs cargo-fuzz: cargo install cargo-fuzz --locked"
+}
+
+# What was learned is kept in target/fuzz/corpus/ for the next time.
+cmd_fuzz() {
+	[ $# -le 2 ] || die "fuzz takes a target and a number of seconds"
+	known=$(sed -n 's/^path = "fuzz_targets\/\(.*\)\.rs"/\1/p' tests/fuzz/Cargo.toml)
+	targets=${1:-$known}
+	seconds=${2:-900}
+	[ -z "${1:-}" ] || printf '%s\n' "$known" | grep -qxF "$1" ||
+		die "no such target: $1; there are: $(printf '%s' "$known" | tr '\n' ' ')"
+	case $seconds in
+	'' | *[!0-9]* | 0*) die "seconds is a whole number from 1, got: $seconds" ;;
+	esac
+	need_fuzz
+	cargo +nightly fuzz build --fuzz-dir tests/fuzz --target-dir target/fuzz
+	host=$(rustc +nightly -vV | sed -n 's/^host: //p')
+	found=
+	for target in $targets; do
+		say "fuzzing $target for $seconds s"
+		mkdir -p "target/fuzz/corpus/$target" "target/fuzz/found/$target"
+		"target/fuzz/$host/release/$target" "target/fuzz/corpus/$target" "tests/fuzz/corpus/$target" \
+			-max_total_time="$seconds" -rss_limit_mb=1024 -timeout=10 -print_final_stats=1 \
+			-artifact_prefix="target/fuzz/found/$target/" || found="$found $target"
+	done
+	[ -z "$found" ] || die "there is something in target/fuzz/found/ for:$found"
+}
+
 need_cross() {
 	need_build
 	# The program carries it.
@@ -299,7 +335,7 @@ cmd_bench() {
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
-run | bench | cross | image | flash) "cmd_$command" "$@" ;;
+run | bench | fuzz | cross | image | flash) "cmd_$command" "$@" ;;
 build | check | test | soak)
 	[ $# -eq 0 ] || die "$command takes no arguments"
 	"cmd_$command"

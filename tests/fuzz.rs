@@ -97,6 +97,19 @@ fn run(&(name, body): &Target, seed: u64, end: Instant) -> u64 {
     inputs
 }
 
+/// The crate for cargo-fuzz is not built by the tests, for it wants nightly.
+#[test]
+fn each_target_is_one_of_cargo_fuzz_too() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
+    let manifest = fs::read_to_string(dir.join("Cargo.toml")).expect("a manifest");
+    assert_eq!(manifest.matches("[[bin]]").count(), TARGETS.len());
+    for (name, _) in &TARGETS {
+        let path = format!("fuzz_targets/{name}.rs");
+        assert!(manifest.contains(&format!("name = \"{name}\"\npath = \"{path}\"\n")), "{name}");
+        assert!(fs::read_to_string(dir.join(path)).expect("a target").contains("bodies::"));
+    }
+}
+
 #[test]
 fn no_bytes_of_others_break_anything() {
     let seed = getrandom::u64().expect("random numbers") | 1;

@@ -22,12 +22,14 @@ use quirk_camera::ScriptedCamera;
 use quirk_case::{Case, Want};
 use rig::fake_camera;
 use rig::json::{Look, quote};
+use rig::loop_disk::LoopDisk;
 use rig::nvr::{Nvr, Recording};
 use rig::temp_dir::TempDir;
 use rig::wait;
 
 /// The longest script, on a loaded machine.
 const PLAYED_WITHIN: Duration = Duration::from_secs(60);
+const DISK_BYTES: u64 = 256 << 20;
 const FINISHED_WITHIN: Duration = Duration::from_secs(20);
 
 /// A case that is being played.
@@ -40,6 +42,38 @@ struct Playing<'a> {
 #[test]
 fn every_camera_of_the_table_is_recorded() {
     play_all("quirks");
+}
+
+/// The disk stands still from the first fragment until the camera has sent its last picture.
+#[test]
+fn a_camera_without_patience_never_waits_for_a_disk() {
+    let mut cases = quirk_case::load_all("quirks");
+    cases.retain(|case| case.name == "hangs_up_when_nobody_reads");
+    let Some(case) = cases.first() else { return }; // `QUIRK` names another
+    quirk_media::film(&case.clip);
+    let home = TempDir::new("cases_slow_disk");
+    let Some(mut disk) = LoopDisk::mount(home.path(), DISK_BYTES) else {
+        println!("loop mounts are not allowed here: the disk does not stand still");
+        return;
+    };
+    let nvr = Nvr::start(home.path());
+    let path = disk.path().join("recordings").display().to_string();
+    nvr.set(&format!(r#"{{"storage_path":{}}}"#, quote(&path)));
+    nvr.keep_files_long();
+    let playing = [start(&nvr, case)];
+    wait::until("the stream is recorded", PLAYED_WITHIN, || {
+        let recordings = nvr.recordings("");
+        recordings.iter().any(|r| r.size > 0).then_some(())
+    });
+    disk.freeze();
+    let frozen = disk.thaw_on_panic();
+    wait::until("the camera is through", PLAYED_WITHIN, || {
+        playing[0].camera.progress.is_done.load(Ordering::SeqCst).then_some(())
+    });
+    drop(frozen);
+    disk.thaw();
+    judge(&finish(&nvr, &playing));
+    assert!(nvr.stop().success());
 }
 
 /// Bytes for hostile cameras together, one of which has a picture of 8 MiB and its buffers; a debug build's, too.
@@ -64,20 +98,31 @@ fn play_all(dir: &str) -> (u64, u64) {
     let nvr = Nvr::start(home.path());
     nvr.set(r#"{"max_streams":256}"#);
     nvr.keep_files_long();
-    let start = |case| {
-        let camera = ScriptedCamera::start(case);
-        let transport = case.transport.as_deref();
-        let transport =
-            transport.map(|word| format!(r#","transport":{}"#, quote(word))).unwrap_or_default();
-        let body =
-            format!(r#"{{"name":{},"url":{}{transport}}}"#, quote(&case.name), quote(&camera.url));
-        let id = nvr.json("POST", "/api/v1/streams", Some(&body)).field("id").integer();
-        Playing { case, camera, id }
-    };
     let before = nvr.rss_kib();
-    let playing: Vec<Playing> = cases.iter().map(start).collect();
+    let playing: Vec<Playing> = cases.iter().map(|case| start(&nvr, case)).collect();
     let finished = finish(&nvr, &playing);
     let after = nvr.rss_kib();
+    judge(&finished);
+    assert!(nvr.stop().success());
+    assert_eq!(rig::nvr::check(home.path()), (Some(0), String::new()));
+    (before, after)
+}
+
+/// Adds a stream of this camera.
+fn start<'a>(nvr: &Nvr, case: &'a Case) -> Playing<'a> {
+    let camera = ScriptedCamera::start(case);
+    let transport = case.transport.as_deref();
+    let transport =
+        transport.map(|word| format!(r#","transport":{}"#, quote(word))).unwrap_or_default();
+    let body =
+        format!(r#"{{"name":{},"url":{}{transport}}}"#, quote(&case.name), quote(&camera.url));
+    let id = nvr.json("POST", "/api/v1/streams", Some(&body)).field("id").integer();
+    Playing { case, camera, id }
+}
+
+/// Panics with all that is not as the cases want it.
+#[track_caller]
+fn judge(finished: &[Finished]) {
     // Two at a time: each check is an ffmpeg.
     let (next, faults) = (Mutex::new(finished.iter()), Mutex::new(Vec::new()));
     let work = || {
@@ -99,10 +144,7 @@ fn play_all(dir: &str) -> (u64, u64) {
         other.expect("a thread").join().expect("no panic inside");
     });
     let faults = faults.into_inner().expect("no panic inside");
-    assert!(faults.is_empty(), "{} cases\n  {}", cases.len(), faults.join("\n  "));
-    assert!(nvr.stop().success());
-    assert_eq!(rig::nvr::check(home.path()), (Some(0), String::new()));
-    (before, after)
+    assert!(faults.is_empty(), "{} cases\n  {}", finished.len(), faults.join("\n  "));
 }
 
 /// A case that was played: the stream at its end, its recordings, and what the ledger says of them.

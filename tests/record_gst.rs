@@ -89,7 +89,7 @@ fn check_sound(mount: &Mount, recordings: &[Recording]) {
             assert_eq!(got.len(), sent.len(), "number of frames");
             assert_eq!(got.iter().zip(&sent).position(|(got, sent)| got != sent), None);
         }
-        Audio::Pcma => {
+        Audio::Pcma | Audio::Pcmu => {
             assert!(recordings.iter().all(|r| mp4::codec(&r.path, "a") == "flac"));
             let sent = mp4::samples(&clip);
             let got: Vec<i16> = recordings.iter().flat_map(|r| mp4::samples(&r.path)).collect();
@@ -123,6 +123,7 @@ fn every_frame_of_sound_is_recorded_once_across_rotations() {
     let mounts = [
         Mount { path: "aac", clip: &clips::H264_AAC, sets: Sets::Both },
         Mount { path: "pcma", clip: &clips::H264_PCMA, sets: Sets::Sdp },
+        Mount { path: "pcmu", clip: &clips::H264_PCMU, sets: Sets::Sdp },
     ];
     record_all("record_sound", &mounts, |mount, recordings| {
         check_video(mount, recordings);

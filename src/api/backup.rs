@@ -105,17 +105,12 @@ fn read_stream(fields: &Fields) -> Result<StreamPatch, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::error::check_bad_field;
     use crate::config::fingerprint::Fingerprint;
 
     #[track_caller]
     fn check_bad(body: &str, field: &str, part: &str) {
-        match read(&Fields::parse(body.as_bytes()).expect(body)) {
-            Err(ApiError::BadField { field: got, what }) => {
-                assert_eq!(got, field, "{body}");
-                assert!(what.contains(part), "{body}: {what}");
-            }
-            other => panic!("{body}: {other:?}"),
-        }
+        check_bad_field(body, read(&Fields::parse(body.as_bytes()).expect(body)), field, part);
     }
 
     #[test]

@@ -156,6 +156,25 @@ impl From<StoreError> for ApiError {
     }
 }
 
+/// Checks in a test that `input` is refused for this field, in words that have `part` in them and no password.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn check_bad_field<T: std::fmt::Debug>(
+    input: &str,
+    got: Result<T, ApiError>,
+    field: &str,
+    part: &str,
+) {
+    match got {
+        Err(ApiError::BadField { field: got, what }) => {
+            assert_eq!(got, field, "{input}");
+            assert!(what.contains(part), "{input}: {what}");
+            assert!(!what.contains("hunter"), "a message repeats no password");
+        }
+        other => panic!("{input}: {other:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -247,16 +247,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::error::check_bad_field;
 
     #[track_caller]
     fn check_bad(query: &str, field: &str, part: &str) {
-        match parse_recordings(query, false) {
-            Err(ApiError::BadField { field: got, what }) => {
-                assert_eq!(got, field, "{query}");
-                assert!(what.contains(part), "{query}: {what}");
-            }
-            other => panic!("{query}: {other:?}"),
-        }
+        check_bad_field(query, parse_recordings(query, false), field, part);
     }
 
     #[test]

@@ -103,6 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::error::check_bad_field;
 
     fn read(body: &str) -> Result<SettingsPatch, ApiError> {
         read_patch(&Fields::parse(body.as_bytes())?)
@@ -110,13 +111,7 @@ mod tests {
 
     #[track_caller]
     fn check_bad(body: &str, field: &str, part: &str) {
-        match read(body) {
-            Err(ApiError::BadField { field: got, what }) => {
-                assert_eq!(got, field, "{body}");
-                assert!(what.contains(part), "{body}: {what}");
-            }
-            other => panic!("{body}: {other:?}"),
-        }
+        check_bad_field(body, read(body), field, part);
     }
 
     #[test]

@@ -193,18 +193,17 @@ pub(super) fn read_fields(fields: &Fields) -> Result<StreamPatch, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::error::check_bad_field;
     use crate::media::format::VideoCodec;
 
     #[track_caller]
     fn check_bad(body: &str, field: &str, part: &str) {
-        let fields = Fields::parse(body.as_bytes()).expect(body);
-        match read_patch(&fields) {
-            Err(ApiError::BadField { field: got, what }) => {
-                assert_eq!(got, field, "{body}");
-                assert!(what.contains(part), "{body}: {what}");
-            }
-            other => panic!("{body}: {other:?}"),
-        }
+        check_bad_field(
+            body,
+            read_patch(&Fields::parse(body.as_bytes()).expect(body)),
+            field,
+            part,
+        );
     }
 
     #[test]

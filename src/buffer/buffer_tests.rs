@@ -7,15 +7,7 @@ use crate::media::packet::{Packet, Run, Track};
 
 /// A video packet of `len` bytes.
 pub fn packet(is_key: bool, len: usize) -> Packet {
-    let format = VideoFormat {
-        codec: VideoCodec::H264,
-        width: 16,
-        height: 16,
-        fps_milli: 0,
-        decoder_config: Vec::new(),
-        rfc6381: String::new(),
-        reorder_frames: None,
-    };
+    let format = VideoFormat::sample(VideoCodec::H264, 16, 16);
     Packet {
         seq: 0,
         run: Arc::new(Run { id: 1, audio: None }),

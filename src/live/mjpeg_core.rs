@@ -173,15 +173,7 @@ mod tests {
     }
 
     fn packet(run: u32, dts: i64, is_key: bool) -> Arc<Packet> {
-        let format = VideoFormat {
-            codec: VideoCodec::H264,
-            width: 64,
-            height: 64,
-            fps_milli: 0,
-            decoder_config: Vec::new(),
-            rfc6381: String::new(),
-            reorder_frames: None,
-        };
+        let format = VideoFormat::sample(VideoCodec::H264, 64, 64);
         Arc::new(Packet {
             seq: 0,
             run: Arc::new(Run { id: run, audio: None }),

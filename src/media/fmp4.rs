@@ -163,6 +163,17 @@ fn encode_head(
     (out, duration_at)
 }
 
+/// What finishing would have written into the head of a recording that a crash ended, where it ends at `media_end`.
+pub fn finishing_patches(scan: &Scan) -> Vec<(u64, Vec<u8>)> {
+    let mut patches = Vec::new();
+    if !scan.is_indexed {
+        let index = encode_index(&scan.fragments, scan.index_slots, scan.earliest_pts);
+        patches.extend(scan.index_at.map(|at| (at, index)));
+        patches.extend(scan.duration_at.map(|at| (at, scan.duration_ticks.to_be_bytes().to_vec())));
+    }
+    patches
+}
+
 /// What is written over the places of a recording's head that tell its start, to date it anew.
 pub fn dating_patches(scan: &Scan, start_ms: i64) -> Vec<(u64, Vec<u8>)> {
     let created = mp4_time_s(start_ms).to_be_bytes();

@@ -40,6 +40,22 @@ pub struct VideoFormat {
     pub reorder_frames: Option<u8>,
 }
 
+#[cfg(test)]
+impl VideoFormat {
+    /// A format of a test, of which nothing else matters.
+    pub fn sample(codec: VideoCodec, width: u16, height: u16) -> Self {
+        Self {
+            codec,
+            width,
+            height,
+            fps_milli: 0,
+            decoder_config: Vec::new(),
+            rfc6381: String::new(),
+            reorder_frames: None,
+        }
+    }
+}
+
 /// The codec of an audio track as it is stored. G.711 arrives here as FLAC: browsers don't play G.711
 /// in MP4, and FLAC gives the samples back bit by bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

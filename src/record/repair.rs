@@ -82,7 +82,7 @@ fn mend(file: &dyn DiskFile, scan: &Scan) -> std::io::Result<()> {
     if scan.has_torn_tail {
         file.set_len(scan.media_end)?;
     }
-    for (at, bytes) in finishing_patches(scan) {
+    for (at, bytes) in fmp4::finishing_patches(scan) {
         file.write_at(&bytes, at)?;
     }
     file.sync()
@@ -91,15 +91,4 @@ fn mend(file: &dyn DiskFile, scan: &Scan) -> std::io::Result<()> {
 /// The end of a scanned recording, Unix milliseconds.
 pub fn end_ms(scan: &Scan, start_ms: i64) -> i64 {
     start_ms.saturating_add(i64::try_from(scan.duration_ticks / 90).unwrap_or(i64::MAX))
-}
-
-/// What finishing would have written into the head.
-fn finishing_patches(scan: &Scan) -> Vec<(u64, Vec<u8>)> {
-    let mut patches = Vec::new();
-    if !scan.is_indexed {
-        let index = fmp4::encode_index(&scan.fragments, scan.index_slots, scan.earliest_pts);
-        patches.extend(scan.index_at.map(|at| (at, index)));
-        patches.extend(scan.duration_at.map(|at| (at, scan.duration_ticks.to_be_bytes().to_vec())));
-    }
-    patches
 }

@@ -82,15 +82,7 @@ mod tests {
     use crate::media::packet::Track;
 
     fn unit(pts: i64, is_key: bool) -> Unit {
-        let format = VideoFormat {
-            codec: VideoCodec::H264,
-            width: 64,
-            height: 64,
-            fps_milli: 0,
-            decoder_config: Vec::new(),
-            rfc6381: String::new(),
-            reorder_frames: None,
-        };
+        let format = VideoFormat::sample(VideoCodec::H264, 64, 64);
         let track = Track::Video(Arc::new(format));
         Unit { track, pts, dts: pts, is_key, is_damaged: false, data: Vec::new() }
     }

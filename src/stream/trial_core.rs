@@ -147,15 +147,7 @@ mod tests {
     use crate::media::format::VideoCodec;
 
     fn format() -> Arc<VideoFormat> {
-        Arc::new(VideoFormat {
-            codec: VideoCodec::H264,
-            width: 640,
-            height: 480,
-            fps_milli: 0,
-            decoder_config: Vec::new(),
-            rfc6381: String::new(),
-            reorder_frames: None,
-        })
+        Arc::new(VideoFormat::sample(VideoCodec::H264, 640, 480))
     }
 
     fn unit(n: i64, is_key: bool, is_damaged: bool) -> SourceEvent {

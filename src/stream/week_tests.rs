@@ -73,3 +73,13 @@ fn a_week_of_a_clock_that_is_wrong_stays_with_ours() {
     check_week("21 of 25", 4, |n| n * CLOCK_RATE / 4 * 21 / 25);
     check_week("25 of 21", 4, |n| n * CLOCK_RATE / 4 * 25 / 21);
 }
+
+#[test]
+fn a_week_of_all_of_it_stays_with_ours() {
+    // Begins before a wrap; 21 pictures come for 25; each hour ten minutes back; and outliers.
+    check_week("all", 4, |n| {
+        let outlier = if n % 1000 == 7 { 5 * 3600 * CLOCK_RATE } else { 0 };
+        let back = n / (4 * 3600) * 600 * CLOCK_RATE;
+        4_294_000_000 + n * CLOCK_RATE / 4 * 21 / 25 - back + outlier
+    });
+}

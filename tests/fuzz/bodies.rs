@@ -2,28 +2,31 @@
 //! checks must hold. `tests/fuzz.rs` calls these on a corpus and on new inputs, `cargo fuzz` does with coverage
 //! (`tests/fuzz/fuzz_targets/`).
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+#[path = "ring_body.rs"]
+mod ring_body;
+
 use std::time::{Duration, Instant};
 
 use lightnvr::api::json::Fields;
 use lightnvr::api::{settings, streams};
-use lightnvr::buffer::ring::{Chunk, Ring, Take};
-use lightnvr::buffer::spill_core::{self, Blocks};
 use lightnvr::config::transport::Transport;
 use lightnvr::http::head_core;
 use lightnvr::ingest::auth::Auth;
 use lightnvr::ingest::rtp::RtpPacket;
-use lightnvr::ingest::rtsp_message::{Parser, Signature};
-use lightnvr::ingest::session_core::{Memory, OUTPUT_BYTES_MAX, SessionCore};
+use lightnvr::ingest::rtsp_message::{ITEM_BYTES_MAX, Parser, Signature};
+use lightnvr::ingest::session_core::{ADVICE_MAX, End, Memory, OUTPUT_BYTES_MAX, SessionCore};
 use lightnvr::ingest::timeline::Origin;
 use lightnvr::ingest::track::{AudioTrack, VideoTrack};
 use lightnvr::ingest::url::RtspUrl;
 use lightnvr::ingest::{SourceEvent, sdp, session_setup};
-use lightnvr::media::fmp4_scan::{Scanner, Want};
-use lightnvr::media::format::{VideoCodec, VideoFormat};
+use lightnvr::media::fmp4::{dating_patches, finishing_patches};
+use lightnvr::media::fmp4_join::{JoinHead, earliest_ticks, move_fragment, track_times};
+use lightnvr::media::fmp4_scan::{ENTRIES_MAX, Scan, Scanner, Want};
+use lightnvr::media::mp4_box::BoxHead;
 use lightnvr::media::nal;
-use lightnvr::media::packet::{PACKET_BYTES_MAX, Packet, Run, Track};
+use lightnvr::media::packet::{PACKET_BYTES_MAX, Track};
+
+pub use ring_body::ring;
 
 /// A target and its name, which is also its corpus's.
 pub type Target = (&'static str, fn(&[u8]));
@@ -162,77 +165,234 @@ pub fn aac(data: &[u8]) {
     });
 }
 
-/// A session: each event is a byte that says what, two bytes of length or time, and bytes.
-pub fn session(mut data: &[u8]) {
-    let url = RtspUrl::parse("rtsp://user:geheim@camera/1").expect("a good URL");
-    let auth = Auth::new(url.credentials.clone(), 1);
-    let memory = Memory {
-        auth,
-        skips_audio: false,
-        needs_get_parameter: false,
-        transport: Transport::Auto,
-        refuses_tcp: false,
-    };
-    let mut now = Instant::now();
-    let mut core = SessionCore::new(url, memory, now);
-    let mut unparsed: Vec<u8> = Vec::new();
-    let mut sink = |event| match event {
-        SourceEvent::Advice(text) => assert!(!text.contains("geheim")),
-        SourceEvent::Unit(unit) => assert!(unit.data.len() <= PACKET_BYTES_MAX),
-        _ => {}
-    };
-    while let Some((&[what, high, low], rest)) = data.split_first_chunk::<3>() {
-        let number = u16::from_be_bytes([high, low]);
-        data = rest;
-        let (bytes, rest) = rest.split_at(usize::from(number).min(rest.len()));
-        let ended = match what % 8 {
-            0..=3 => {
-                data = rest;
-                unparsed.extend_from_slice(bytes);
-                core.receive(&unparsed, now, &mut sink).map(|used| drop(unparsed.drain(..used)))
-            }
-            4 | 5 => {
-                data = rest;
-                core.datagram(usize::from(what & 1), what & 16 != 0, bytes, now, &mut sink)
-            }
-            6 if core.wants_ports() => {
-                core.set_ports([28_000, 28_002], 7, now);
-                Ok(())
-            }
-            _ => {
-                now += Duration::from_millis(number.into());
-                core.reports(now);
-                core.poll(now, &mut sink).map(drop)
-            }
-        };
-        let sent = String::from_utf8_lossy(core.output()).into_owned();
-        assert!(!sent.contains("geheim"), "S1: no password on the wire");
-        assert!(sent.len() <= 2 * OUTPUT_BYTES_MAX, "S1: bounded");
-        if let Err(end) = ended {
-            assert!(!format!("{end:?}").contains("geheim"));
-            break;
-        }
-        if what & 32 != 0 {
-            core.output().clear();
-        }
-    }
-    core.finish(&mut sink);
+/// A camera with the address of the stream, and all that it sent.
+struct Camera {
+    core: SessionCore,
+    now: Instant,
+    unparsed: Vec<u8>,
+    heard: Vec<u8>,
+    /// Times of the last units: video, sound.
+    last: (i64, i64),
+    advice: u32,
 }
 
-/// A file after a crash.
-pub fn fmp4(data: &[u8]) {
+fn no_memory(how: u8) -> (RtspUrl, Memory) {
+    let url = RtspUrl::parse("rtsp://user:geheim@camera/1").expect("a good URL");
+    let auth = Auth::new(url.credentials.clone(), 1);
+    let transport = [Transport::Auto, Transport::Tcp, Transport::Udp][usize::from(how) % 3];
+    let memory = Memory {
+        auth,
+        skips_audio: how & 16 != 0,
+        needs_get_parameter: how & 32 != 0,
+        transport,
+        refuses_tcp: how & 64 != 0,
+    };
+    (url, memory)
+}
+
+impl Camera {
+    fn new((url, memory): (RtspUrl, Memory), now: Instant) -> Self {
+        let core = SessionCore::new(url, memory, now);
+        let (unparsed, heard) = (Vec::new(), Vec::new());
+        Self { core, now, unparsed, heard, last: (i64::MIN, i64::MIN), advice: 0 }
+    }
+
+    /// One input; what the core makes of it is checked.
+    fn with(
+        &mut self,
+        input: impl FnOnce(&mut SessionCore, &[u8], &mut dyn FnMut(SourceEvent)) -> Result<usize, End>,
+    ) -> Result<(), End> {
+        let Self { core, unparsed, heard, last, advice, .. } = self;
+        // What the camera itself says comes back in answers.
+        let knows = heard.windows(6).any(|bytes| bytes == b"geheim");
+        let mut sink = |event| match event {
+            SourceEvent::Advice(text) => {
+                *advice += 1;
+                assert!(knows || !text.contains("geheim"));
+            }
+            SourceEvent::NoSound(text) => assert!(knows || !text.contains("geheim")),
+            SourceEvent::Unit(unit) => {
+                assert!(unit.data.len() <= PACKET_BYTES_MAX);
+                let is_video = matches!(unit.track, Track::Video(_));
+                assert!(unit.pts >= unit.dts, "T1");
+                let before = if is_video { &mut last.0 } else { &mut last.1 };
+                assert!(unit.dts > *before, "T1: times rise");
+                *before = unit.dts;
+            }
+            _ => {}
+        };
+        let used = input(core, unparsed, &mut sink)?;
+        assert!(*advice <= ADVICE_MAX + 4, "S1: bounded");
+        unparsed.drain(..used);
+        assert!(unparsed.len() <= ITEM_BYTES_MAX + 4, "what is not understood is not kept");
+        let sent = String::from_utf8_lossy(core.output()).into_owned();
+        assert!(knows || !sent.contains("geheim"), "S1: no password on the wire");
+        assert!(sent.len() <= 2 * OUTPUT_BYTES_MAX, "S1: bounded");
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        let finish = |core: &mut SessionCore, _: &[u8], out: &mut dyn FnMut(SourceEvent)| {
+            core.finish(out);
+            Ok(0)
+        };
+        self.with(finish).expect("no end");
+    }
+
+    /// As the shell does it: until there is something to wait for.
+    fn poll(&mut self) -> Result<(), End> {
+        let now = self.now;
+        for _ in 0..4 {
+            let mut until = now;
+            self.with(|core, _, out| {
+                core.reports(now);
+                until = core.poll(now, out)?;
+                Ok(0)
+            })?;
+            if until > now {
+                return Ok(());
+            }
+        }
+        panic!("polled for ever");
+    }
+
+    fn event(&mut self, what: u8, number: u16, bytes: &[u8]) -> Result<(), End> {
+        let now = self.now;
+        match what % 8 {
+            0..=2 => {
+                self.heard.extend_from_slice(bytes);
+                self.unparsed.extend_from_slice(bytes);
+                self.with(|core, unparsed, out| core.receive(unparsed, now, out))?;
+            }
+            3 if number == 0 => return Err(self.core.closed("end of the connection")),
+            3 if number == 1 => self.core.teardown(now),
+            3 => self.core.set_wall(now, i64::from(number) * 100_000_000),
+            4 | 5 => {
+                self.heard.extend_from_slice(bytes);
+                let (track, is_control) = (usize::from(what & 1), what & 16 != 0);
+                self.with(|core, _, out| {
+                    core.datagram(track, is_control, bytes, now, out).map(|()| 0)
+                })?;
+            }
+            6 if self.core.wants_ports() => self.core.set_ports([28_000, 28_002], 7, now),
+            _ => self.now += Duration::from_millis(number.into()),
+        }
+        self.poll()
+    }
+}
+
+/// A session and those that follow: a byte of settings, then events: a byte that says what, two bytes of length or
+/// time, and bytes.
+pub fn session(data: &[u8]) {
+    let Some((&how, mut data)) = data.split_first() else { return };
+    let mut camera = Camera::new(no_memory(how), Instant::now());
+    let mut connections = 1;
+    while let Some((&[what, high, low], rest)) = data.split_first_chunk::<3>() {
+        let number = u16::from_be_bytes([high, low]);
+        let has_bytes = matches!(what % 8, 0..=2 | 4 | 5);
+        let length = if has_bytes { usize::from(number).min(rest.len()) } else { 0 };
+        let (bytes, rest) = rest.split_at(length);
+        data = rest;
+        if let Err(end) = camera.event(what, number, bytes) {
+            let knows = camera.heard.windows(6).any(|bytes| bytes == b"geheim");
+            camera.finish();
+            connections += 1;
+            let next = match end {
+                _ if connections > 8 => return,
+                End::Again => (no_memory(how).0, camera.core.into_memory()),
+                End::Redirect(url) => (url, no_memory(how).1),
+                End::Failed(error) => {
+                    assert!(knows || !format!("{error} {error:?}").contains("geheim"));
+                    return;
+                }
+            };
+            let heard = std::mem::take(&mut camera.heard);
+            camera = Camera { heard, ..Camera::new(next, camera.now) };
+        }
+        if what & 128 == 0 {
+            camera.core.output().clear();
+        }
+    }
+    camera.finish();
+}
+
+/// Walks over a file; a step reads something or ends.
+fn scan(data: &[u8]) -> Option<Scan> {
     let mut scanner = Scanner::new(data.len() as u64);
-    // A step reads something or ends.
-    for _ in 0..data.len() + 16 {
+    for _ in 0..data.len() / 8 + 4 {
         match scanner.next() {
             Want::Read { at, len } => {
                 let from = usize::try_from(at).expect("within the file").min(data.len());
                 scanner.feed(&data[from..(from + len).min(data.len())]);
             }
-            Want::Done(_) => return,
+            Want::Done(scan) => return scan.ok(),
         }
     }
-    panic!("the scan goes on for ever");
+    panic!("S1: the scan goes on for ever");
+}
+
+fn patch(file: &mut [u8], patches: &[(u64, Vec<u8>)]) {
+    for (at, bytes) in patches {
+        let at = usize::try_from(*at).expect("within the file");
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+/// A file after a crash: it is mended, and that once and for all; dated anew; and exported.
+pub fn fmp4(data: &[u8]) {
+    export(data);
+    let Some(found) = scan(data) else { return };
+    assert!(found.media_end <= data.len() as u64 && found.fragments.len() <= ENTRIES_MAX, "S1");
+    if found.fragments.is_empty() {
+        return;
+    }
+    let mut file = data.to_vec();
+    if found.has_torn_tail {
+        file.truncate(usize::try_from(found.media_end).expect("within the file"));
+    }
+    patch(&mut file, &finishing_patches(&found));
+    let mended = scan(&file).expect("still a recording");
+    assert!(!mended.has_torn_tail, "cut at a fragment");
+    assert_eq!(mended.media_end, found.media_end);
+    assert_eq!(mended.duration_ticks, found.duration_ticks);
+    assert_eq!(mended.tag, found.tag);
+    let before = file.clone();
+    patch(&mut file, &finishing_patches(&mended));
+    assert_eq!(file, before, "nothing is left to mend");
+    patch(&mut file, &dating_patches(&mended, 1_790_000_000_000));
+    let dated = scan(&file).expect("still a recording");
+    assert_eq!(dated.duration_ticks, mended.duration_ticks);
+    if let Some(tag) = dated.tag {
+        assert_eq!(tag.start_ms, 1_790_000_000_000);
+    }
+    export(&file);
+}
+
+/// Head and fragments as an export takes them over.
+fn export(file: &[u8]) {
+    let Some(head) = JoinHead::parse(file) else { return };
+    assert_eq!(head.difference(&head), None);
+    let whole = head.encode(90_000);
+    assert!(whole.len() <= file.len() + 256, "nothing is made up");
+    let rate = head.sample_rate().unwrap_or(48_000);
+    let mut at = usize::try_from(head.media_at).map_or(file.len(), |at| at.min(file.len()));
+    while let Some(found) = BoxHead::parse(&file[at..]) {
+        let Some(end) = usize::try_from(found.size).ok().and_then(|size| at.checked_add(size))
+        else {
+            return;
+        };
+        let Some(bytes) = file.get(at..end) else { return };
+        if let Some(times) = track_times(bytes) {
+            earliest_ticks(&times, rate);
+            for shift in [-90_000, 0, 90_000, i64::MAX / 2] {
+                let mut moved = bytes.to_vec();
+                move_fragment(&mut moved, &times, 7, shift, rate);
+                let again = track_times(&moved).expect("the same boxes");
+                assert_eq!(again.len(), times.len());
+            }
+        }
+        at = end;
+    }
 }
 
 /// The head of a request.
@@ -264,105 +424,4 @@ pub fn settings_json(data: &[u8]) {
     let _ = settings::read_patch(&fields);
     let Ok(fields) = Fields::parse(data) else { return };
     let _ = streams::read_patch(&fields);
-}
-
-fn video(key: bool, data: Vec<u8>) -> Packet {
-    let format = VideoFormat {
-        codec: VideoCodec::H264,
-        width: 16,
-        height: 16,
-        fps_milli: 0,
-        decoder_config: Vec::new(),
-        rfc6381: String::new(),
-        reorder_frames: None,
-    };
-    Packet {
-        seq: 0,
-        run: Arc::new(Run { id: 1, audio: None }),
-        track: Track::Video(Arc::new(format)),
-        pts: 0,
-        dts: 0,
-        is_key: key,
-        is_damaged: false,
-        wall_ms: 0,
-        data,
-    }
-}
-
-/// A ring and its part of a swap file against a queue: what comes out is what went in, in order, and where
-/// something is missing it begins again at a keyframe.
-pub fn ring(data: &[u8]) {
-    let mut ring = Ring::new(1, 5, 1 << 20);
-    let mut blocks = Blocks::new(64 << 20).expect("room for blocks");
-    let mut model: VecDeque<(u64, Vec<u8>)> = VecDeque::new();
-    let mut file: Vec<(u16, Vec<u8>)> = Vec::new();
-    let mut was_lost = false;
-    for pair in data.chunks_exact(2) {
-        let (what, size) = (pair[0] % 8, usize::from(pair[1]));
-        match what {
-            0..=2 => {
-                let mut packet = video(what == 0, vec![pair[1]; size * 40]);
-                if ring.admit(&mut packet) {
-                    model.push_back((packet.seq, packet.data.clone()));
-                    ring.append(Arc::new(packet));
-                }
-            }
-            3 | 4 => match ring.take() {
-                Take::Packet(packet) => {
-                    while model.front().is_some_and(|(seq, _)| *seq < packet.seq) {
-                        assert!(was_lost, "nothing is left out without a loss");
-                        model.pop_front();
-                    }
-                    let (seq, sent) = model.pop_front().expect("only what went in comes out");
-                    assert_eq!((seq, &sent), (packet.seq, &packet.data));
-                }
-                Take::Loading => {
-                    let chunk = ring.wanted().expect("what is waited for").clone();
-                    let at = file.iter().position(|(first, _)| *first == chunk.first_block);
-                    let (_, bytes) = file.remove(at.expect("it was written"));
-                    let is_broken = size == 255;
-                    was_lost |= is_broken;
-                    let packets = spill_core::decode(&bytes, &chunk.table).filter(|_| !is_broken);
-                    ring.end_load(packets);
-                    blocks.release(chunk.first_block);
-                }
-                Take::Empty => {}
-            },
-            5 | 6 => spill(&mut ring, &mut blocks, &mut file, what == 6 && size > 200),
-            _ => {
-                if size > 128 && ring.can_drop() {
-                    was_lost |= ring.drop_group();
-                } else if size > 64 {
-                    for chunk in ring.drop_spilled() {
-                        was_lost = true;
-                        file.retain(|(first, _)| *first != chunk.first_block);
-                        blocks.release(chunk.first_block);
-                    }
-                }
-            }
-        }
-        ring.check();
-    }
-}
-
-fn spill(ring: &mut Ring, blocks: &mut Blocks, file: &mut Vec<(u16, Vec<u8>)>, fails: bool) {
-    let Some((packets, table)) = ring.begin_write() else { return };
-    let bytes = spill_core::encode(&packets, &table);
-    let block = if fails { None } else { blocks.allocate(bytes.len()) };
-    let chunk = block.map(|first_block| Chunk {
-        file: 0,
-        first_block,
-        bytes: bytes.len(),
-        crc: spill_core::crc32(&bytes),
-        table,
-        packets: packets.len() as u64,
-        first_seq: packets[0].seq,
-        from_ms: packets[0].wall_ms,
-        to_ms: packets[packets.len() - 1].wall_ms,
-        starts_with_key: packets[0].is_video_key(),
-    });
-    if let Some(chunk) = &chunk {
-        file.push((chunk.first_block, bytes));
-    }
-    assert!(ring.end_write(chunk).is_none(), "nothing was taken in between");
 }

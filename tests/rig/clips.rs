@@ -26,6 +26,7 @@ pub enum Audio {
     None,
     Aac,
     Pcma,
+    Pcmu,
     Opus,
 }
 
@@ -121,6 +122,10 @@ pub const H264_AAC: Clip = Clip { name: "h264_aac", audio: Audio::Aac, ..H264 };
 /// G.711 A-law at 8 kHz. MP4 has no name for it, QuickTime has.
 pub const H264_PCMA: Clip =
     Clip { name: "h264_pcma", audio: Audio::Pcma, extension: "mov", ..H264 };
+
+/// The same of mu-law.
+pub const H264_PCMU: Clip =
+    Clip { name: "h264_pcmu", audio: Audio::Pcmu, extension: "mov", ..H264 };
 
 /// A quarter of the picture: what a camera sends after a change of its resolution.
 pub const H264_SMALL: Clip = Clip {
@@ -242,6 +247,7 @@ impl Clip {
                     Audio::Aac => ffmpeg.args("-c:a aac -b:a 32k -use_editlist 0".split(' ')),
                     Audio::Opus => ffmpeg.args("-c:a libopus -b:a 32k -use_editlist 0".split(' ')),
                     Audio::Pcma => ffmpeg.args(["-c:a", "pcm_alaw", "-ar", "8000"]),
+                    Audio::Pcmu => ffmpeg.args(["-c:a", "pcm_mulaw", "-ar", "8000"]),
                 };
             }
         }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Only so that a failing test ends: nothing waits for this in one that passes.
 const STUCK: Duration = Duration::from_secs(30);
+/// What a camera of little memory keeps of what is not taken.
+const SEND_BYTES: usize = 32 << 10;
 
 /// 640x360 as x264 writes it, and slices that no decoder will see.
 pub const SPS: &[u8] =
@@ -221,7 +223,19 @@ impl Peer {
 
     /// Sends anything. That the recorder hung up is for the recorder's side to judge.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
-        self.stream.write_all(bytes).is_ok()
+        let is_sent = self.stream.write_all(bytes).is_ok();
+        if !is_sent {
+            // Half a message may be on its way: nothing can follow it.
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+        is_sent
+    }
+
+    /// Hangs up when what is sent is not taken for so long.
+    pub fn be_impatient(&self, patience: Duration) {
+        self.stream.set_write_timeout(Some(patience)).expect("not zero");
+        let set = rustix::net::sockopt::set_socket_send_buffer_size(&self.stream, SEND_BYTES);
+        set.expect("a socket takes a size");
     }
 
     /// Answers requests until PLAY was answered. False: the recorder hung up before.

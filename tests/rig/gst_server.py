@@ -34,6 +34,7 @@ AUDIO = {
     "opus": "rtpopuspay",
     # 20 ms in a packet, as cameras send it.
     "pcma": "rtppcmapay max-ptime=20000000",
+    "pcmu": "rtppcmupay max-ptime=20000000",
 }
 DEMUX = {"mp4": "qtdemux", "mov": "qtdemux", "mkv": "matroskademux"}
 
@@ -62,7 +63,8 @@ def launch_line(file, video, audio, sets):
     else:
         line += " name=pay0"
     if AUDIO[audio]:
-        pt = 8 if audio == "pcma" else 97
+        # RFC 3551 section 6 fixes the types of G.711.
+        pt = {"pcma": 8, "pcmu": 0}.get(audio, 97)
         line += f"  d.audio_0 ! queue ! {AUDIO[audio]} name=pay1 pt={pt}"
     return f"( {line} )"
 

@@ -95,6 +95,7 @@ impl GstServer {
                 Audio::None => "none",
                 Audio::Aac => "aac",
                 Audio::Pcma => "pcma",
+                Audio::Pcmu => "pcmu",
                 Audio::Opus => "opus",
             });
             command.arg(match mount.sets {

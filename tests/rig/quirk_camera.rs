@@ -25,7 +25,7 @@ use md5::{Digest as _, Md5};
 
 use super::fake_camera::{FakeCamera, Heard, Peer, Request, frame};
 use super::quirk_case::{Case, Connection, Line};
-use super::quirk_media::{Film, film, jpeg_payloads, nal_payloads};
+use super::quirk_media::{Film, film, fragments, jpeg_payloads, nal_payloads};
 use super::quirk_udp::Lane;
 use super::rig::clips::Video;
 
@@ -174,6 +174,9 @@ impl<'a> Player<'a> {
     }
 
     fn run(&mut self, is_last: bool) -> Option<()> {
+        if let Some(rule) = self.rules.iter().find(|rule| rule.word(0) == "patience") {
+            self.peer.be_impatient(Duration::from_secs_f64(rule.number(1)));
+        }
         while !self.is_playing {
             self.listen(FOR_EVER)?;
         }
@@ -582,16 +585,6 @@ fn packet(
     packet.extend(ssrc);
     packet.extend(payload);
     packet
-}
-
-/// FU-A fragments of `size` bytes.
-fn fragments(nal: &[u8], size: usize) -> Vec<Vec<u8>> {
-    let bodies: Vec<&[u8]> = nal[1..].chunks(size).collect();
-    let flags = |n| u8::from(n == 0) << 7 | u8::from(n + 1 == bodies.len()) << 6;
-    let payload = |(n, body): (usize, &&[u8])| {
-        [&[nal[0] & 0xe0 | 28, flags(n) | nal[0] & 0x1f][..], body].concat()
-    };
-    bodies.iter().enumerate().map(payload).collect()
 }
 
 fn bytes_of(words: &[String]) -> Vec<u8> {

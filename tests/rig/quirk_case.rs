@@ -20,6 +20,7 @@
 //! - `lifeline SECONDS METHOD...`: hangs up unless one of these comes so often, with the session if one of
 //!   them is `session`.
 //! - `need NAME`: a request without this header field is answered with 401.
+//! - `patience SECONDS`: hangs up when what it sends is not taken for so long; it keeps little itself.
 //! - `over`: the runner may look when this connection has ended.
 //! - `play`: what follows is done one after the other once PLAY was answered (`quirk_camera.rs`).
 

@@ -44,6 +44,7 @@ fn clip(name: &str) -> &'static Clip {
         &clips::H264,
         &clips::H264_B,
         &clips::H264_RICH,
+        &clips::H264_FAST,
         &clips::H264_AAC,
         &clips::H264_SMALL,
         &clips::H264_OTHER_QP,
@@ -263,4 +264,14 @@ pub fn jpeg_payloads(jpeg: &[u8]) -> Vec<Vec<u8>> {
         [&head[..], body].concat()
     };
     scan.chunks(PAYLOAD_BYTES_MAX).map(payload).collect()
+}
+
+/// FU-A fragments of `size` bytes.
+pub fn fragments(nal: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let bodies: Vec<&[u8]> = nal[1..].chunks(size).collect();
+    let flags = |n| u8::from(n == 0) << 7 | u8::from(n + 1 == bodies.len()) << 6;
+    let payload = |(n, body): (usize, &&[u8])| {
+        [&[nal[0] & 0xe0 | 28, flags(n) | nal[0] & 0x1f][..], body].concat()
+    };
+    bodies.iter().enumerate().map(payload).collect()
 }

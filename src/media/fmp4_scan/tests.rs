@@ -258,15 +258,8 @@ fn fragments_of_ffmpeg_are_understood() {
 
 /// A recording made of tiny fragments, one per `(gap, samples)`.
 fn tiny_recording(fragments: &[(u64, u32)]) -> Vec<u8> {
-    let format = crate::media::format::VideoFormat {
-        codec: crate::media::format::VideoCodec::Mjpeg,
-        width: 16,
-        height: 16,
-        fps_milli: 0,
-        decoder_config: Vec::new(),
-        rfc6381: String::new(),
-        reorder_frames: None,
-    };
+    let format =
+        crate::media::format::VideoFormat::sample(crate::media::format::VideoCodec::Mjpeg, 16, 16);
     let mut file = crate::media::fmp4::encode_init(&format, None, &tag(), 8).bytes;
     let mut base_dts = 0;
     for (&(gap, count), sequence) in fragments.iter().zip(1..) {

@@ -1,0 +1,4 @@
+//! `bodies::ring` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::ring(data));
