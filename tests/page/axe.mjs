@@ -14,6 +14,7 @@ const PAGES = [
   ['recordings', 'tbody tr'],
   ['streams', '.card.stream .facts'],
   ['streams/0', '#field-url'],
+  ['streams/1', '#field-transport'],
   ['streams/new', '#field-url'],
   ['system', '.uplot'],
 ];
@@ -41,7 +42,7 @@ async function checkAll(browser, url, colorScheme) {
       const words = `${name}, ${colorScheme}, ${viewport.width} wide`;
       await page.setViewportSize(viewport);
       await page.goto(`${url}#/${name}`);
-      await page.locator(ready).first().waitFor();
+      await page.locator(ready).first().waitFor({ state: 'attached' });
       for (const summary of await page.locator('details:not([open]) > summary').all()) await summary.click();
       await look(page, words);
       await checkWidth(page, words);
