@@ -43,7 +43,8 @@ async function checkAll(browser, url, colorScheme) {
       await page.setViewportSize(viewport);
       await page.goto(`${url}#/${name}`);
       await page.locator(ready).first().waitFor({ state: 'attached' });
-      for (const summary of await page.locator('details:not([open]) > summary').all()) await summary.click();
+      const folded = page.locator('details:not([open]) > summary');
+      while ((await folded.count()) > 0) await folded.first().click();
       await look(page, words);
       await checkWidth(page, words);
     }
