@@ -10,6 +10,8 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lightnvr::ingest::pattern_core::{Code, read_code};
+use miniserde::json::Value;
+use rig::json::Look;
 use rig::mjpeg::Watcher;
 use rig::nvr::Nvr;
 use rig::process::run_silently;
@@ -27,6 +29,9 @@ const SOCKET_MS_MAX: i64 = 80;
 const HLS_MS_MAX: i64 = 150;
 const MJPEG_MS_MAX: i64 = 100;
 const FIRST_PICTURE_MS_MAX: i64 = 300;
+
+/// A snapshot is kept for a second.
+const KEPT: Duration = Duration::from_millis(1100);
 
 fn is_bench() -> bool {
     std::env::var_os("BENCH").is_some()
@@ -131,6 +136,16 @@ fn uris<'a>(playlist: &'a str, tag: &str) -> Vec<&'a str> {
     lines.filter_map(|line| line.split_once("URI=\"")?.1.split('"').next()).collect()
 }
 
+/// What asks for the playlist that holds a part more than this one.
+fn next_query(playlist: &str) -> String {
+    let first = playlist.lines().find_map(|line| line.strip_prefix("#EXT-X-MEDIA-SEQUENCE:"));
+    let first: u64 = first.and_then(|number| number.parse().ok()).expect("a number");
+    let of = |text: &str, tag: &str| text.lines().filter(|line| line.starts_with(tag)).count();
+    let open = playlist.rsplit("#EXTINF:").next().expect("split gives one at least");
+    let complete = of(playlist, "#EXTINF:") as u64;
+    format!("_HLS_msn={}&_HLS_part={}", first + complete, of(open, "#EXT-X-PART:"))
+}
+
 /// Samples of the first track of a fragment.
 fn samples(fragment: &[u8]) -> usize {
     let at = fragment.windows(4).position(|four| four == b"trun").expect("a run of samples");
@@ -167,24 +182,12 @@ fn hls(nvr: &Nvr, home: &Path) -> Figures {
         file.extend(bytes);
     }
     while arrived.iter().flatten().count() < pictures / 3 {
-        let mut hint = (*uris(&playlist, "#EXT-X-PRELOAD-HINT").last().expect("a hint")).to_owned();
-        let hinted = nvr.request("GET", &format!("/api/v1/streaming/0/hls/{hint}"), None);
-        let bytes = if hinted.status == 404 {
-            // A hint is a guess: a segment may end before the part that was hinted at. Then the next one begins.
-            let segment = hint.trim_start_matches("part_").split('_').next().unwrap_or_default();
-            let next = segment.parse::<u64>().expect("a number") + 1;
-            hint = format!("part_{next}_0.m4s");
-            get(nvr, &format!("hls/{hint}"))
-        } else {
-            assert_eq!(hinted.status, 200, "{hint}: {}", hinted.text());
-            hinted.body
-        };
+        let hint = (*uris(&playlist, "#EXT-X-PRELOAD-HINT").last().expect("a hint")).to_owned();
+        let bytes = get(nvr, &format!("hls/{hint}"));
         arrived.push(Some(now_ms()));
         counts.push(samples(&bytes));
         file.extend(bytes);
-        let numbers = hint.trim_start_matches("part_").trim_end_matches(".m4s");
-        let (segment, part) = numbers.split_once('_').expect("two numbers");
-        playlist = text(&format!("hls/playlist.m3u8?_HLS_msn={segment}&_HLS_part={part}"));
+        playlist = text(&format!("hls/playlist.m3u8?{}", next_query(&playlist)));
         assert_eq!(uris(&playlist, "#EXT-X-MAP").last(), Some(&&*map), "the pattern goes on");
     }
     let path = home.join("hls.mp4");
@@ -230,10 +233,10 @@ fn mjpeg(nvr: &Nvr, home: &Path) -> Figures {
 fn snapshots(nvr: &Nvr, home: &Path) -> Figures {
     let (_, firsts) = amounts();
     let (mut behind, mut first) = (Vec::new(), Vec::new());
-    for n in 0..firsts {
+    for _ in 0..firsts {
+        wait::pause(KEPT);
         let began = Instant::now();
-        // Another width each time: none is kept.
-        let jpeg = get(nvr, &format!("snapshot.jpg?width={}", 8192 - n));
+        let jpeg = get(nvr, "snapshot.jpg");
         first.push(since_ms(began));
         let at = now_ms();
         let path = home.join("snapshot.jpg");
@@ -241,6 +244,40 @@ fn snapshots(nvr: &Nvr, home: &Path) -> Figures {
         behind.push(at - codes(&path, "mjpeg")[0].unix_ms);
     }
     Figures { way: "snapshot", behind, first }
+}
+
+/// Prints how long a snapshot of a stream of 1920x1080 takes, none being kept: decoded, and encoded as it is.
+#[test]
+fn a_snapshot_of_1080p() {
+    let home = TempDir::new("live_latency_1080p");
+    let nvr = Nvr::start_with(home.path(), &["--demo"]);
+    nvr.json("PUT", "/api/v1/streams/0", Some(r#"{"width":1920,"height":1080,"fps":5}"#));
+    wait::until("the new size is there", SOON, || {
+        let actual = nvr.stream(0);
+        let actual = actual.field("actual");
+        let is_there =
+            matches!(actual, Value::Object(_)) && actual.field("height").integer() == 1080;
+        let answer = nvr.request("GET", "/api/v1/streaming/0/snapshot.jpg?width=16", None);
+        (is_there && answer.status == 200).then_some(())
+    });
+    let (_, firsts) = amounts();
+    let mut took = Vec::new();
+    for _ in 0..firsts {
+        wait::pause(KEPT);
+        let began = Instant::now();
+        let jpeg = get(&nvr, "snapshot.jpg");
+        took.push(since_ms(began));
+        assert_eq!(size(&jpeg), (1920, 1080));
+    }
+    let (p50, p95) = percentiles(took);
+    println!("snapshot of 1920x1080: p50 {p50} ms, p95 {p95} ms ({firsts} snapshots)");
+}
+
+/// Width and height of a JPEG, from its frame header (T.81 section B.2.2).
+fn size(jpeg: &[u8]) -> (u16, u16) {
+    let at = jpeg.windows(2).position(|two| two == [0xFF, 0xC0]).expect("a frame header") + 5;
+    let number = |at: usize| u16::from_be_bytes([jpeg[at], jpeg[at + 1]]);
+    (number(at + 2), number(at))
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lightnvr::ingest::pattern_core::read_code;
+use rig::clips;
+use rig::gst_server::{Auth, GstServer, Mount, Sets};
 use rig::json::{self, Look};
 use rig::mp4;
 use rig::nvr::Nvr;
@@ -25,6 +27,11 @@ const FRAMES: usize = 90;
 /// A viewer's bound on a loaded machine and in a build without optimization; the printed figures tell
 /// more.
 const LATENCY_MS_MAX: i64 = 500;
+/// More than the kernel holds of a connection, and longer than a viewer may be behind.
+const UNREAD_BYTES: usize = 2 << 20;
+const UNREAD_FOR: Duration = Duration::from_secs(2);
+/// A second of it, sound apart.
+const SKIPPED_MIN: u64 = 15;
 const FIRST_PICTURE_MAX: Duration = Duration::from_millis(1500);
 
 fn now_ms() -> i64 {
@@ -143,6 +150,69 @@ fn another_format_is_told_and_a_deleted_stream_closes() {
     let close = ended.into_iter().find(|message| !matches!(message, Message::Binary(_)));
     assert_eq!(close, Some(Message::Close(1001)));
     assert_eq!(socket.next(), Message::End);
+}
+
+#[test]
+fn who_falls_behind_goes_on_at_a_keyframe_and_is_told() {
+    let home = TempDir::new("live_ws_behind");
+    // 4 Mbit/s: what the kernel holds for a socket is soon full.
+    let mounts = [Mount { path: "fast", clip: &clips::LONG_FAST, sets: Sets::Both }];
+    let server = GstServer::start(Auth::None, &mounts);
+    let nvr = Nvr::start(home.path());
+    let id = nvr.add_stream("fast", &server.url("fast"));
+    nvr.wait_for_status(id, "connected", CONNECTED_WITHIN);
+    let mut slow = watch(&nvr, id);
+    read_start(&mut slow);
+    next_fragment(&mut slow);
+    // One who reads sees how much the other one leaves lying, and that it is more than a second later then.
+    let mut quick = watch(&nvr, id);
+    read_start(&mut quick);
+    let (mut bytes, began) = (0, Instant::now());
+    while bytes < UNREAD_BYTES || began.elapsed() < UNREAD_FOR {
+        match quick.next() {
+            Message::Binary(fragment) => bytes += fragment.len(),
+            Message::Ping(_) => {}
+            other => panic!("{other:?}: who reads is not behind"),
+        }
+    }
+    // It reads again: what was under way, then how much is left out, which may happen once more while it catches up.
+    let (mut skipped, mut in_order) = (0, 0);
+    while skipped == 0 || in_order < FRAMES_AT_ONCE {
+        match slow.next() {
+            Message::Text(text) => {
+                skipped += json::parse(&text).field("skipped").integer();
+                assert!(is_key(&next_fragment(&mut slow)), "it goes on at a keyframe");
+                in_order = 0;
+            }
+            Message::Binary(_) => in_order += 1,
+            Message::Ping(_) => {}
+            other => panic!("{other:?} in place of a fragment"),
+        }
+    }
+    println!("{skipped} packets skipped while {bytes} bytes were sent to the other one");
+    assert!(skipped > SKIPPED_MIN);
+}
+
+/// Whether the first sample of a fragment is a sync sample: the flags of its run (ISO/IEC 14496-12 section 8.8.8), where
+/// sample_is_non_sync_sample is bit 16.
+fn is_key(fragment: &[u8]) -> bool {
+    let at = |name: &[u8]| fragment.windows(4).position(|four| four == name).expect("a box") + 4;
+    let word = |at: usize| u32::from_be_bytes(fragment[at..at + 4].try_into().expect("four bytes"));
+    let run = at(b"trun");
+    let flags = word(run);
+    // Count, data offset, first-sample flags or the sample's duration, size and flags.
+    let mut field = run + 8 + if flags & 1 != 0 { 4 } else { 0 };
+    if flags & 4 != 0 {
+        return word(field) & (1 << 16) == 0;
+    }
+    field += [0x100, 0x200].iter().filter(|bit| flags & **bit != 0).count() * 4;
+    if flags & 0x400 != 0 {
+        return word(field) & (1 << 16) == 0;
+    }
+    // The default of the track fragment: the last field of its header.
+    assert!(word(at(b"tfhd")) & 0x20 != 0, "a sample has flags");
+    let header = at(b"tfhd") - 8;
+    word(header + word(header) as usize - 4) & (1 << 16) == 0
 }
 
 #[test]

@@ -8,52 +8,20 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use lightnvr::store::row::RecordingRow;
-use lightnvr::store::{Change, Store};
 use rig::json::{self, Look};
-use rig::ledger::now_ms;
 use rig::nvr::{Nvr, PASSWORD};
+use rig::rows::{self, LENGTH_MS, STREAMS};
 use rig::temp_dir::TempDir;
 use rig::wait;
 
 const ROWS: u64 = 100_000;
 const ROWS_IN_SOAK: u64 = 1_000_000;
-const STREAMS: u64 = 16;
-/// Recordings of a quarter of an hour, of all streams in turn.
-const LENGTH_MS: i64 = 900_000;
 const QUESTIONS: u64 = 300;
 const SOON: Duration = Duration::from_secs(20);
 /// The list is a thousand times faster than a walk over all rows for each page would be.
 const PAGE_WITHIN: Duration = Duration::from_millis(250);
 /// Above what it was before: a buffered list of so many rows would be hundreds.
 const RSS_MORE_MB_MAX: f64 = 24.0;
-
-/// Rows of a recorder whose disk is not there: nothing is compared with files.
-fn fill(nvr_home: &std::path::Path, rows: u64) -> i64 {
-    let store = Store::open(&nvr_home.join("data")).expect("the recorder has ended");
-    let first_ms = now_ms() - LENGTH_MS * (rows / STREAMS) as i64 - LENGTH_MS;
-    let ids: Vec<u64> = (1..=rows).collect();
-    for batch in ids.chunks(20_000) {
-        let changes = batch.iter().map(|&id| {
-            let (stream_id, n) = ((id % STREAMS) as u32, (id / STREAMS) as i64);
-            let start_ms = first_ms + n * LENGTH_MS + i64::from(stream_id) * 1000;
-            Change::PutRecording(RecordingRow {
-                id,
-                stream_id,
-                stream_name: format!("Camera {stream_id}"),
-                start_ms,
-                end_ms: start_ms + LENGTH_MS,
-                size: 450_000_000,
-                path: format!("/media/disk/recordings/{stream_id}/{id}.mp4"),
-                in_progress: false,
-                is_protected: false,
-                boot: 1,
-            })
-        });
-        store.commit(&changes.collect::<Vec<_>>()).expect("the store can be written");
-    }
-    first_ms
-}
 
 fn rss_mb(nvr: &Nvr, what: &str) -> f64 {
     let path = format!("/proc/{}/status", nvr.process.pid());
@@ -93,14 +61,7 @@ fn read_all(nvr: &Nvr) -> (usize, usize) {
 fn a_page_anywhere_is_fast_and_the_whole_list_takes_no_memory() {
     let rows = if std::env::var_os("SOAK").is_some() { ROWS_IN_SOAK } else { ROWS };
     let home = TempDir::new("million");
-    let gone = home.path().join("gone");
-    let nvr = Nvr::start(home.path());
-    // Nothing goes for its age, and no file is looked for: the disk is not there.
-    let path = gone.display();
-    nvr.set(&format!(r#"{{"retention_days":0,"storage_path":"{path}"}}"#));
-    assert!(nvr.stop().success());
-    std::fs::remove_dir_all(&gone).expect("it is the test's");
-    let first_ms = fill(home.path(), rows);
+    let first_ms = rows::fill(home.path(), rows);
     let began = Instant::now();
     let nvr = Nvr::start(home.path());
     let started = began.elapsed();

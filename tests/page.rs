@@ -8,12 +8,20 @@ use std::process::Command;
 use std::time::Duration;
 
 use lightnvr::api::page::{ASSETS, Asset};
+use miniserde::json::Value;
+use rig::firefox::Firefox;
+use rig::json::quote;
+use rig::nvr::{Nvr, PASSWORD};
 use rig::process::Process;
 use rig::temp_dir::TempDir;
-use rig::{nvr, target_dir, test_file};
+use rig::{nvr, rows, target_dir, test_file, wait};
 
 /// All of a script, on a loaded machine.
 const SCRIPT_WITHIN: Duration = Duration::from_secs(240);
+/// A part of a page, in a browser on a loaded machine.
+const SHOWN_WITHIN: Duration = Duration::from_secs(60);
+/// Rows of the list of recordings: fifty pages.
+const RECORDINGS: u64 = 5000;
 /// HTML, CSS and scripts that a browser loads before it shows something, as gzip.
 const FIRST_LOAD_BYTES_MAX: usize = 45_000;
 /// All there is, as gzip.
@@ -22,9 +30,14 @@ const ALL_BYTES_MAX: usize = 170_000;
 /// Runs `tests/page/NAME` with node and shows what it says.
 #[track_caller]
 fn run_script(name: &str) {
+    run_script_in(&TempDir::new(&name.replace('.', "_")), name);
+}
+
+/// The same, on what is in `home` already.
+#[track_caller]
+fn run_script_in(home: &TempDir, name: &str) {
     let modules = target_dir().join("npm/node_modules");
     assert!(modules.is_dir(), "no {}: ./build.sh test installs it", modules.display());
-    let home = TempDir::new(&name.replace('.', "_"));
     let mut command = Command::new("node");
     command.arg(test_file("page").join(name)).arg(home.path());
     command.env("HOME", home.path()).env("LIGHTNVR_BIN", nvr::binary());
@@ -52,6 +65,55 @@ fn axe_finds_nothing_and_a_narrow_window_is_enough() {
 #[test]
 fn lighthouse_finds_little() {
     run_script("lighthouse.mjs");
+}
+
+#[test]
+fn thousands_of_recordings_a_pinch_and_forced_colours() {
+    let home = TempDir::new("page_many");
+    rows::fill(home.path(), RECORDINGS);
+    run_script_in(&home, "many.mjs");
+}
+
+/// What Debian's Firefox shows of the first pages: Playwright does not drive it.
+#[test]
+fn firefox_logs_in_and_shows_the_pages() {
+    let home = TempDir::new("page_firefox");
+    let nvr = Nvr::start_with(home.path(), &["--demo"]);
+    nvr.wait_for_status(0, "connected", SHOWN_WITHIN);
+    let mut firefox = Firefox::start(home.path());
+    firefox.go(&format!("http://{}/", nvr.addr));
+    let mut shows = |what: &str, script: &str| {
+        wait::until(&format!("Firefox shows {what}"), SHOWN_WITHIN, || {
+            matches!(firefox.run(script), Value::Bool(true)).then_some(())
+        });
+    };
+    let log_in = format!(
+        "const field = document.querySelector('input[type=password]'); if (!field) return false; \
+         field.value = {}; field.dispatchEvent(new Event('input', {{ bubbles: true }})); \
+         const button = document.querySelector('button[type=submit]'); \
+         setTimeout(() => button.click(), 100); return true;",
+        quote(PASSWORD)
+    );
+    shows("the login", &log_in);
+    shows(
+        "a moving picture",
+        "const v = document.querySelector('.tile video'); \
+         return Boolean(v) && v.currentTime > 0 && v.getVideoPlaybackQuality().totalVideoFrames > 20;",
+    );
+    for (page, shown) in [
+        ("timeline?stream=0", ".bar canvas"),
+        ("recordings", "tbody tr"),
+        ("streams", ".card.stream .facts"),
+        ("streams/0", "#field-url"),
+        ("system", ".uplot canvas"),
+    ] {
+        let script = format!(
+            "if (location.hash !== '#/{page}') location.hash = '#/{page}'; \
+             return Boolean(document.querySelector('{shown}')) && !document.querySelector('.problem') && \
+             document.documentElement.scrollWidth <= innerWidth;"
+        );
+        shows(page, &script);
+    }
 }
 
 #[test]

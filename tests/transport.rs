@@ -62,6 +62,21 @@ fn rtsps_is_recorded_where_the_certificate_is_known() {
     check_recorded(&nvr, right);
     let plain = sha256.replace(':', "").to_lowercase();
     assert_eq!(nvr.stream(right).field("tls_fingerprint").text(), plain);
+    // A test takes the certificate as a stream does, and says which the camera has.
+    let tested = |pin: &str| {
+        let body = format!(r#"{{"url":"{url}","tls_fingerprint":{pin}}}"#);
+        nvr.json("POST", "/api/v1/streams/test", Some(&body))
+    };
+    assert!(tested(&quote(&sha256)).field("ok").truth());
+    for pin in [quote(&"00".repeat(32)), "null".to_owned()] {
+        let answer = tested(&pin);
+        assert!(!answer.field("ok").truth());
+        assert!(
+            answer.field("reason").text().contains(&plain),
+            "{}",
+            answer.field("reason").text()
+        );
+    }
     for id in [wrong, unknown] {
         let stream = nvr.wait_for_status(id, "error", WITHIN);
         let detail = stream.field("status_detail").text();
@@ -106,6 +121,11 @@ fn gstreamer_without_tcp_is_recorded_over_udp() {
     let refused = nvr.wait_for_status(tcp, "error", WITHIN);
     let detail = refused.field("status_detail").text();
     assert!(detail.contains("461") && detail.contains("udp"), "{detail}");
+    for (transport, is_ok) in [("tcp", false), ("udp", true)] {
+        let body = format!(r#"{{"url":"{}","transport":"{transport}"}}"#, server.url("cam"));
+        let answer = nvr.json("POST", "/api/v1/streams/test", Some(&body));
+        assert_eq!(answer.field("ok").truth(), is_ok, "a test over {transport}");
+    }
     assert_eq!(nvr.stream(udp).field("transport").text(), "udp");
     assert!(nvr.stream(auto).field_if_any("transport").is_none());
     assert!(nvr.stop().success());

@@ -60,8 +60,8 @@ pub enum HlsFile {
     Init(u64),
     /// `seg_7.m4s`
     Segment(u64),
-    /// `part_7_2.m4s`
-    Part(u64, u64),
+    /// `part_7.m4s`
+    Part(u64),
 }
 
 /// Turns a path (without its query) into a route.
@@ -129,8 +129,7 @@ fn parse_hls_file(name: &str) -> Option<HlsFile> {
     if let Some(number) = numbered("seg_", ".m4s") {
         return parse_id(number).map(HlsFile::Segment);
     }
-    let (segment, part) = numbered("part_", ".m4s")?.split_once('_')?;
-    Some(HlsFile::Part(parse_id(segment)?, parse_id(part)?))
+    parse_id(numbered("part_", ".m4s")?).map(HlsFile::Part)
 }
 
 impl Route {
@@ -208,7 +207,7 @@ mod tests {
         check_route(&hls("master.m3u8"), Route::Hls(3, HlsFile::Master));
         check_route(&hls("init_12.mp4"), Route::Hls(3, HlsFile::Init(12)));
         check_route(&hls("seg_12.m4s"), Route::Hls(3, HlsFile::Segment(12)));
-        check_route(&hls("part_12_0.m4s"), Route::Hls(3, HlsFile::Part(12, 0)));
+        check_route(&hls("part_12.m4s"), Route::Hls(3, HlsFile::Part(12)));
         check_route("/api/v1/system", Route::System);
         check_route("/api/v1/backup", Route::Backup);
         check_route("/api/v1/system/log", Route::SystemLog);
@@ -244,8 +243,8 @@ mod tests {
             "/api/v1/streaming/7/hls/",
             "/api/v1/streaming/7/hls/seg_012.m4s",
             "/api/v1/streaming/7/hls/seg_.m4s",
-            "/api/v1/streaming/7/hls/part_1.m4s",
-            "/api/v1/streaming/7/hls/part_1_2_3.m4s",
+            "/api/v1/streaming/7/hls/part_.m4s",
+            "/api/v1/streaming/7/hls/part_1_2.m4s",
             "/api/v1/streaming/7/hls/init_1.m4s",
             "/api/v1/System",
             "/api/v1",

@@ -18,9 +18,7 @@ pub fn hls(ctx: &Ctx, id: u32, file: HlsFile, query: &str) -> Result<Reply, ApiE
         HlsFile::Master => find(ctx, LiveKind::Master, id)?,
         HlsFile::Init(number) => find(ctx, LiveKind::Init, id)?.with("number", Some(number)),
         HlsFile::Segment(number) => find(ctx, LiveKind::Segment, id)?.with("number", Some(number)),
-        HlsFile::Part(number, part) => {
-            find(ctx, LiveKind::Part, id)?.with("number", Some(number)).with("part", Some(part))
-        }
+        HlsFile::Part(number) => find(ctx, LiveKind::Part, id)?.with("number", Some(number)),
     };
     Ok(Reply::Live(order.with(QUALITY, quality)))
 }

@@ -48,15 +48,18 @@ struct BufferOut {
 struct ForecastOut {
     stream_id: u32,
     days_kept: Option<f64>,
+    days_fit: Option<f64>,
     days_wished: Option<u32>,
     short_from: Option<String>,
 }
 
 impl ForecastOut {
     fn new(forecast: &Forecast) -> Self {
+        let rounded = |days: f64| (days * 100.0).round() / 100.0;
         Self {
             stream_id: forecast.stream_id,
-            days_kept: forecast.days_kept.map(|days| (days * 100.0).round() / 100.0),
+            days_kept: forecast.days_kept.map(rounded),
+            days_fit: forecast.days_fit.map(rounded),
             days_wished: forecast.days_wished,
             short_from: forecast.short_from_ms.map(clock::iso_seconds),
         }

@@ -4,6 +4,9 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::config::fingerprint::Fingerprint;
+use crate::config::transport::Transport;
+
 /// Request: the id under which the log has it.
 pub const REQUEST_ID: &str = "X-Request-Id";
 /// Request, `1`: the gate itself asks for the next piece of a list.
@@ -62,14 +65,18 @@ pub struct TrialOrder {
     pub width: u16,
     pub height: u16,
     pub fps: u16,
+    pub transport: Transport,
+    pub tls_fingerprint: Option<Fingerprint>,
 }
 
 impl Order {
     /// As header text.
     pub fn encode(&self) -> String {
         match self {
-            Self::Trial(TrialOrder { url, width, height, fps }) => {
-                format!("trial;{width};{height};{fps};{}", encode_path(url))
+            Self::Trial(TrialOrder { url, width, height, fps, transport, tls_fingerprint }) => {
+                let (transport, url) = (transport.name(), encode_path(url));
+                let pin = tls_fingerprint.map(|pin| pin.to_string()).unwrap_or_default();
+                format!("trial;{width};{height};{fps};{transport};{pin};{url}")
             }
             Self::Export(ExportOrder { stream_id, start_ms, end_ms, disposition }) => {
                 format!("export;{stream_id};{start_ms};{end_ms};{}", encode_path(disposition))
@@ -82,11 +89,17 @@ impl Order {
         let (kind, rest) = text.split_once(';')?;
         match kind {
             "trial" => {
-                let mut parts = rest.splitn(4, ';');
+                let mut parts = rest.splitn(6, ';');
                 let mut side = || parts.next()?.parse().ok();
                 let (width, height, fps) = (side()?, side()?, side()?);
+                let transport = Transport::named(parts.next()?)?;
+                let tls_fingerprint = match parts.next()? {
+                    "" => None,
+                    pin => Some(Fingerprint::parse(pin)?),
+                };
                 let url = decode_percent(parts.next()?)?;
-                Some(Self::Trial(TrialOrder { url, width, height, fps }))
+                let order = TrialOrder { url, width, height, fps, transport, tls_fingerprint };
+                Some(Self::Trial(order))
             }
             "export" => {
                 let mut parts = rest.splitn(4, ';');
@@ -255,8 +268,15 @@ mod tests {
         }
 
         #[test]
-        fn an_order_to_the_recorder_survives(url in "\\PC{0,60}", side: u16, near in "[a-z;0-9%]{0,20}") {
-            let order = Order::Trial(TrialOrder { url, width: side, height: 1, fps: 2 });
+        fn an_order_to_the_recorder_survives(
+            url in "\\PC{0,60}",
+            side: u16,
+            pin: Option<[u8; 32]>,
+            near in "[a-z;0-9%]{0,20}",
+        ) {
+            let (transport, tls_fingerprint) = (Transport::Udp, pin.map(Fingerprint));
+            let order = TrialOrder { url, width: side, height: 1, fps: 2, transport, tls_fingerprint };
+            let order = Order::Trial(order);
             let header = order.encode();
             prop_assert!(header.bytes().all(|b| b.is_ascii_graphic()));
             prop_assert_eq!(Order::parse(&header), Some(order));

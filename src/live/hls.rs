@@ -76,9 +76,7 @@ pub async fn serve(live: &Live, order: &LiveOrder, viewer: Viewer<'_>) -> Result
             let parts = segment_parts(&feed.window(), number);
             send(&shown, viewer, parts).await
         }
-        LiveKind::Part => {
-            send_part(&shown, viewer, number, order.argument("part").unwrap_or(0)).await
-        }
+        LiveKind::Part => send_part(&shown, viewer, number).await,
         _ => send_playlist(&shown, viewer, order).await,
     }
 }
@@ -142,20 +140,15 @@ async fn send_playlist(shown: &Shown, viewer: Viewer<'_>, order: &LiveOrder) -> 
 }
 
 /// Sends a part; one that the playlist hints at is waited for.
-async fn send_part(shown: &Shown, viewer: Viewer<'_>, number: u64, part: u64) -> Result<(), Stop> {
+async fn send_part(shown: &Shown, viewer: Viewer<'_>, sequence: u64) -> Result<(), Stop> {
     let feed = &shown.feed;
     let find = |window: &Window| {
-        let parts = window.segment(number).map(|s| (s.parts.get(part as usize).is_some(), s.ticks));
-        match parts {
-            Some((true, _)) => Some(true),
-            Some((false, Some(_))) => Some(false), // complete without it
-            Some((false, None)) | None if (number, part) == window.next_part() => None,
-            _ => Some(false),
-        }
+        let is_hinted = sequence == window.next_sequence();
+        (!is_hinted).then(|| window.part(sequence).is_some())
     };
     match wait(feed, &viewer, find).await {
         Waited::Found(true) => {
-            let found = one_part(&feed.window(), number, part);
+            let found = one_part(&feed.window(), sequence);
             send(shown, viewer, found).await
         }
         Waited::Found(false) | Waited::Closed => not_found(viewer).await,
@@ -164,9 +157,8 @@ async fn send_part(shown: &Shown, viewer: Viewer<'_>, number: u64, part: u64) ->
     }
 }
 
-fn one_part(window: &Window, number: u64, part: u64) -> Option<Vec<Fragment>> {
-    let segment = window.segment(number)?;
-    let part = segment.parts.get(usize::try_from(part).ok()?)?;
+fn one_part(window: &Window, sequence: u64) -> Option<Vec<Fragment>> {
+    let (segment, part) = window.part(sequence)?;
     Some(vec![encode_part(window, &segment.epoch, part)?])
 }
 

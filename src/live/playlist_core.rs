@@ -84,9 +84,9 @@ pub fn encode_playlist(window: &Window, query: &str) -> Option<String> {
         }
         write_segment(&mut out, segment, segment.number + PARTS_SEGMENTS > open, query);
     }
-    let (number, part) = window.next_part();
-    let hint = "#EXT-X-PRELOAD-HINT:TYPE=PART";
-    let _ = writeln!(out, "{hint},URI=\"part_{number}_{part}.m4s{query}\"");
+    // The next part has this name whichever segment it begins in, so that the hint always comes true.
+    let next = window.next_sequence();
+    let _ = writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part_{next}.m4s{query}\"");
     Some(out)
 }
 
@@ -97,12 +97,12 @@ fn write_segment(out: &mut String, segment: &Segment, has_parts: bool, query: &s
         let _ =
             writeln!(out, "#EXT-X-PROGRAM-DATE-TIME:{}", clock::iso_milliseconds(segment.wall_ms));
     }
-    for (n, part) in segment.parts.iter().enumerate().filter(|_| has_parts) {
+    for part in segment.parts.iter().filter(|_| has_parts) {
         let independent = if part.is_independent { ",INDEPENDENT=YES" } else { "" };
-        let duration = Seconds(ms(part.ticks));
+        let (duration, sequence) = (Seconds(ms(part.ticks)), part.sequence);
         let _ = writeln!(
             out,
-            "#EXT-X-PART:DURATION={duration},URI=\"part_{number}_{n}.m4s{query}\"{independent}"
+            "#EXT-X-PART:DURATION={duration},URI=\"part_{sequence}.m4s{query}\"{independent}"
         );
     }
     if let Some(ticks) = segment.ticks {

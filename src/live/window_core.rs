@@ -41,6 +41,9 @@ const GAP_TICKS_MAX: i64 = 5 * SECOND;
 pub const WINDOW_S_MIN: i64 = 3 * TARGET_S;
 /// Segments that are listed at least.
 const LISTED_MIN: usize = 3;
+/// Segment numbers begin with the time of the start in seconds, those of parts with so many times as much: after a
+/// restart no name is used again. Parts of 200 ms, and one that a keyframe ends early.
+const PARTS_PER_SECOND_MAX: u64 = 8;
 /// Frames that a socket may be behind before it skips; so long they are kept.
 pub const BEHIND_MS_MAX: i64 = 1000;
 /// Packets without video that a part takes (video has stopped); further sound is left out.
@@ -81,7 +84,7 @@ pub struct Part {
     pub last_ticks: i64,
     /// It starts with a keyframe.
     pub is_independent: bool,
-    /// Rises by one from part to part: VLC complains of anything else.
+    /// Rises by one from part to part, over segments too: VLC complains of anything else. Its name in playlists.
     pub sequence: u64,
 }
 
@@ -167,7 +170,7 @@ impl Window {
             segments: VecDeque::new(),
             open: None,
             next_number: first_number,
-            next_sequence: 1,
+            next_sequence: first_number * PARTS_PER_SECOND_MAX + 1,
             listed_from: first_number,
             discontinuities_gone: 0,
             has_begun: false,
@@ -291,6 +294,17 @@ impl Window {
             Some(open) => (open.number, open.parts.len() as u64),
             None => (self.next_number, 0),
         }
+    }
+
+    /// The sequence number that the next part will have.
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// A part that can be fetched, and its segment.
+    pub fn part(&self, sequence: u64) -> Option<(&Segment, &Part)> {
+        let mut parts = self.segments.iter().flat_map(|s| s.parts.iter().map(move |p| (s, p)));
+        parts.find(|(_, part)| part.sequence == sequence)
     }
 
     fn is_running(&self) -> bool {

@@ -119,6 +119,9 @@ pub struct Forecast {
     pub stream_id: u32,
     /// `None`: without end, or nothing is being received.
     pub days_kept: Option<f64>,
+    /// How much of it the disk and the limits in bytes have room for, whatever its age: more than is kept if days are
+    /// what limits. `None` as `days_kept`.
+    pub days_fit: Option<f64>,
     /// `retention_days` that hold for it; `None`: until space is needed.
     pub days_wished: Option<u32>,
     /// From when on the wish can't be met, Unix milliseconds; `None` if it can.

@@ -89,6 +89,8 @@ fn config(order: &TrialOrder) -> Result<StreamConfig, String> {
         width: Some(order.width),
         height: Some(order.height),
         fps: Some(order.fps),
+        transport: Some(order.transport),
+        tls_fingerprint: Some(order.tls_fingerprint),
         ..StreamPatch::default()
     };
     StreamConfig::from_patch(0, &patch).map_err(|error| format!("{}: {}", error.field, error.what))
@@ -98,10 +100,12 @@ fn config(order: &TrialOrder) -> Result<StreamConfig, String> {
 /// pattern is another one in another size.
 fn of_running(orders: &Orders, order: &TrialOrder) -> Option<(Facts, Option<Arc<Packet>>)> {
     let is_camera = order.url.starts_with("rtsp");
-    let wish = (order.width, order.height, order.fps);
+    let (wish, way) =
+        ((order.width, order.height, order.fps), (order.transport, order.tls_fingerprint));
     let mut found = None;
     orders.nvr.each_stream(|config, hub| {
         let is_same = config.url == order.url
+            && (config.transport, config.tls_fingerprint) == way
             && (is_camera || (config.width, config.height, config.fps) == wish);
         let Some(view) = hub.filter(|_| is_same).map(|hub| hub.view()) else { return };
         let is_connected = view.status == StreamStatus::Connected;

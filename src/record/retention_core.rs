@@ -237,24 +237,35 @@ impl<'a> Planner<'a> {
         let streams = &self.facts.streams;
         let writing: Vec<(u32, Use)> =
             streams.iter().filter(|(_, s)| s.bytes_per_s > 0).map(|(id, s)| (*id, *s)).collect();
+        let sizes: BTreeMap<u32, f64> =
+            writing.iter().map(|(id, stream)| (*id, self.days_by_size(*id, stream))).collect();
         let caps: BTreeMap<u32, f64> =
-            writing.iter().map(|(id, stream)| (*id, self.days_cap(*id, stream))).collect();
+            sizes.iter().map(|(id, by_size)| (*id, by_size.min(self.days_by_age(*id)))).collect();
         // All that recordings may take, and what of it is left.
         let room = |(space, _): &(Space, Hold)| space.free.saturating_sub(space.headroom);
         let left = self.spaces().iter().map(room).min();
-        let shared_days = left.map_or(f64::INFINITY, |left| {
-            let capacity = left.saturating_add(self.used()) as f64;
-            shared_days(&writing, &caps, capacity)
+        let [shared_days, shared_fit] = [&caps, &sizes].map(|caps| {
+            left.map_or(f64::INFINITY, |left| {
+                let capacity = left.saturating_add(self.used()) as f64;
+                shared_days(&writing, caps, capacity)
+            })
         });
         let rate: u64 = writing.iter().map(|(_, stream)| stream.bytes_per_s).sum();
         let mut all = Vec::with_capacity(streams.len());
         for (&stream_id, stream) in streams {
             let wished = Some(self.retention_days(stream_id)).filter(|days| *days > 0);
-            let mut forecast =
-                Forecast { stream_id, days_kept: None, days_wished: wished, short_from_ms: None };
+            let mut forecast = Forecast {
+                stream_id,
+                days_kept: None,
+                days_fit: None,
+                days_wished: wished,
+                short_from_ms: None,
+            };
             if let Some(cap) = caps.get(&stream_id) {
                 let kept = cap.min(shared_days);
                 forecast.days_kept = kept.is_finite().then_some(kept);
+                let fit = sizes[&stream_id].min(shared_fit);
+                forecast.days_fit = fit.is_finite().then_some(fit);
                 if wished.is_some_and(|wished| kept < f64::from(wished)) {
                     let own = self.stream_space(stream_id).filter(|_| *cap <= shared_days);
                     let (left, rate) = match own {
@@ -270,14 +281,17 @@ impl<'a> Planner<'a> {
         all
     }
 
-    /// Days after which a stream's own rules delete its recordings.
-    fn days_cap(&self, stream_id: u32, stream: &Use) -> f64 {
+    /// Days after which a stream's recordings go for their age.
+    fn days_by_age(&self, stream_id: u32) -> f64 {
         let days = self.retention_days(stream_id);
-        let by_age = if days > 0 { f64::from(days) } else { f64::INFINITY };
-        let by_size = self.stream_space(stream_id).map_or(f64::INFINITY, |space| {
+        if days > 0 { f64::from(days) } else { f64::INFINITY }
+    }
+
+    /// Days that its own limit in bytes has room for.
+    fn days_by_size(&self, stream_id: u32, stream: &Use) -> f64 {
+        self.stream_space(stream_id).map_or(f64::INFINITY, |space| {
             (space.size - space.headroom) as f64 / stream.bytes_per_s as f64 / DAY_S
-        });
-        by_age.min(by_size)
+        })
     }
 }
 

@@ -14,6 +14,7 @@ const PAGES = [
   ['recordings', 'tbody tr'],
   ['streams', '.card.stream .facts'],
   ['streams/0', '#field-url'],
+  ['streams/1', '#field-transport'],
   ['streams/new', '#field-url'],
   ['system', '.uplot'],
 ];
@@ -41,8 +42,9 @@ async function checkAll(browser, url, colorScheme) {
       const words = `${name}, ${colorScheme}, ${viewport.width} wide`;
       await page.setViewportSize(viewport);
       await page.goto(`${url}#/${name}`);
-      await page.locator(ready).first().waitFor();
-      for (const summary of await page.locator('details:not([open]) > summary').all()) await summary.click();
+      await page.locator(ready).first().waitFor({ state: 'attached' });
+      const folded = page.locator('details:not([open]) > summary');
+      while ((await folded.count()) > 0) await folded.first().click();
       await look(page, words);
       await checkWidth(page, words);
     }

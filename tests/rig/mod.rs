@@ -25,6 +25,7 @@ pub mod nvr;
 pub mod process;
 pub mod qemu;
 pub mod random;
+pub mod rows;
 pub mod temp_dir;
 pub mod wait;
 pub mod webdriver;

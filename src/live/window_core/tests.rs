@@ -93,8 +93,8 @@ fn parts_last_200_ms_and_segments_end_at_keyframes() {
     let text = encode_playlist(&window, "").unwrap();
     assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-INDEPENDENT-SEGMENTS\n"), "{text}");
     assert!(text.contains("#EXT-X-MAP:URI=\"init_7.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:"), "{text}");
-    assert!(text.contains("URI=\"part_9_9.m4s\"\n#EXTINF:2.000,\nseg_9.m4s\n"), "{text}");
-    assert!(text.ends_with("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part_10_0.m4s\"\n"), "{text}");
+    assert!(text.contains("URI=\"part_86.m4s\"\n#EXTINF:2.000,\nseg_9.m4s\n"), "{text}");
+    assert!(text.ends_with("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part_87.m4s\"\n"), "{text}");
     assert!(!text.contains("DISCONTINUITY"), "{text}");
 }
 
@@ -168,6 +168,27 @@ fn a_hole_is_a_discontinuity_and_no_long_segment() {
     window.check();
     let segments: Vec<_> = window.listed().map(|s| (s.ticks, s.is_discontinuity)).collect();
     assert_eq!(segments, [(Some(60_000), false), (None, true)]);
+}
+
+#[test]
+fn a_hinted_part_comes_wherever_the_segment_ends() {
+    // Keyframes where a part ends, where it does not, and a camera that is lost.
+    for (group, then_lost) in [(30, false), (31, false), (32, false), (40, true)] {
+        let (mut window, mut camera) = (Window::new(0, 18), Camera::new());
+        film(&mut window, &mut camera, 35, group, Keep::All);
+        for n in 35..120_u64 {
+            let hinted = window.next_sequence();
+            if then_lost && n == 70 {
+                window.end_run();
+            }
+            let is_key = n.is_multiple_of(group as u64) || then_lost && n == 70;
+            window.push(camera.frame(6000, is_key), Keep::All);
+            let has_come = window.part(hinted).is_some();
+            assert!(has_come || window.next_sequence() == hinted, "{group}: {n}");
+        }
+        let first = window.segment(0).unwrap().parts[0].sequence;
+        assert!((first..window.next_sequence()).all(|sequence| window.part(sequence).is_some()));
+    }
 }
 
 #[test]

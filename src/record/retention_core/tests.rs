@@ -145,6 +145,17 @@ fn the_forecast_says_how_long_and_from_when_it_is_too_short() {
     assert_eq!((forecast[0].days_kept, forecast[0].short_from_ms), (Some(1.0), None));
     let kept = forecast[1].days_kept.expect("it is written");
     assert!((kept - 9.0).abs() < 0.01, "{kept}");
+    // Without its wish it would share alike with the other.
+    let fit = forecast[0].days_fit.expect("it is written");
+    assert!((fit - 5.0).abs() < 0.01, "{fit}");
+    // More fits than is kept, and a limit in bytes is no wish for an age.
+    let own = Override { retention_days: Some(0), max_storage_size: Some(86_400 * MB) };
+    let policy = Policy { overrides: [(0, own)].into(), retention_days: 2, ..policy };
+    let forecast = Planner::new(&policy, facts(0, &recordings, disk, MB)).forecast();
+    assert_eq!(forecast[0].days_kept, forecast[0].days_fit);
+    assert!(forecast[0].days_fit.is_some_and(|days| (0.9..=1.0).contains(&days)));
+    assert_eq!(forecast[1].days_kept, Some(2.0));
+    assert!(forecast[1].days_fit.is_some_and(|days| days > 8.9));
     let silent = Planner::new(&policy, facts(0, &recordings, disk, 0)).forecast();
     assert_eq!((silent[0].days_kept, silent[1].short_from_ms), (None, None));
 }

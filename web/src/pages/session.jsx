@@ -42,8 +42,10 @@ export function Login({ onEnter }) {
   );
 }
 
+const NOTHING = { current: '', fresh: '', again: '' };
+
 // What is wrong with a new password, in words, before it is sent.
-export function checkPassword(fresh, again) {
+function checkPassword(fresh, again) {
   if ([...fresh].length < PASSWORD_CHARS_MIN) {
     return { field: 'new', message: `A password has at least ${PASSWORD_CHARS_MIN} characters.` };
   }
@@ -51,11 +53,31 @@ export function checkPassword(fresh, again) {
   return null;
 }
 
-// A change of the password ends all sessions, so a new one begins at once.
-export async function changePassword(username, current, fresh) {
-  await api('PUT', '/password', { body: { current, new: fresh } });
-  await api('POST', '/session', { body: { username, password: fresh } });
-  return api('GET', '/session');
+// A form that changes the password: what its fields need, and `submit`. A change ends all sessions, so a new one begins
+// at once; `onDone` gets it.
+export function useNewPassword({ current = '', onDone }) {
+  const [state, setState] = useState({ ...NOTHING, current });
+  const [error, setError] = useState(null);
+  const [isBusy, setBusy] = useState(false);
+  async function submit(event) {
+    event.preventDefault();
+    const wrong = checkPassword(state.fresh, state.again);
+    setError(wrong);
+    if (wrong) return;
+    setBusy(true);
+    try {
+      const { username } = await api('GET', '/session');
+      await api('PUT', '/password', { body: { current: state.current, new: state.fresh } });
+      await api('POST', '/session', { body: { username, password: state.fresh } });
+      const session = await api('GET', '/session');
+      setState(NOTHING);
+      onDone(session);
+    } catch (problem) {
+      setError(problem);
+    }
+    setBusy(false);
+  }
+  return { fields: { state, setState, error }, error, isBusy, submit };
 }
 
 export function PasswordFields({ state, setState, error, askCurrent }) {
@@ -76,22 +98,7 @@ export function PasswordFields({ state, setState, error, askCurrent }) {
 
 // `current` is what was just typed at the login, null when the page was loaded anew.
 export function SetUp({ session, current, onDone }) {
-  const [state, setState] = useState({ current: current ?? '', fresh: '', again: '' });
-  const [error, setError] = useState(null);
-  const [isBusy, setBusy] = useState(false);
-  async function submit(event) {
-    event.preventDefault();
-    const wrong = checkPassword(state.fresh, state.again);
-    setError(wrong);
-    if (wrong) return;
-    setBusy(true);
-    try {
-      onDone(await changePassword(session.username, state.current, state.fresh));
-    } catch (problem) {
-      setError(problem);
-      setBusy(false);
-    }
-  }
+  const { fields, error, isBusy, submit } = useNewPassword({ current: current ?? '', onDone });
   return (
     <form class="card form" onSubmit={submit}>
       <p class="step">Step 1 of 2</p>
@@ -102,7 +109,7 @@ export function SetUp({ session, current, onDone }) {
       </p>
       <Problem error={error} unless={['current', 'new', 'again']} />
       <input class="hidden" type="text" name="username" autocomplete="username" value={session.username} readOnly hidden />
-      <PasswordFields state={state} setState={setState} error={error} askCurrent={current === null || error?.field === 'current'} />
+      <PasswordFields {...fields} askCurrent={current === null || error?.field === 'current'} />
       <button type="submit" class="button primary wide" disabled={isBusy}>Save and go on</button>
     </form>
   );

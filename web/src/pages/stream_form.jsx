@@ -15,6 +15,7 @@ const GB = 1e9;
 
 const EMPTY = {
   name: '', brand: '', address: '', channel: '1', hasSub: true, username: '', password: '', url: '', sub_url: '',
+  transport: 'auto', tls_fingerprint: '',
   enabled: true, record: true, priority: '5', retention_days: '', max_storage_gb: '',
 };
 
@@ -23,6 +24,8 @@ const fromStream = (stream) => ({
   name: stream.name,
   url: stream.url,
   sub_url: stream.sub_url ?? '',
+  transport: stream.transport ?? 'auto',
+  tls_fingerprint: stream.tls_fingerprint ?? '',
   enabled: stream.enabled,
   record: stream.record,
   priority: String(stream.priority),
@@ -41,6 +44,17 @@ function subUrlOf(state) {
   const brand = BRANDS.find(({ id }) => id === state.brand);
   if (brand) return brand.sub && state.hasSub ? brandUrl(state, 'sub') : null;
   return state.sub_url.trim() ? withLogin(state.sub_url.trim(), state.username, state.password) : null;
+}
+
+const isSecure = (url) => /^rtsps:/i.test(url);
+
+// How the camera is reached, as the API takes it. What the form does not show is as if it had never been set.
+function wayOf(state, stream) {
+  const way = {};
+  if (stream || state.transport !== 'auto') way.transport = isSecure(urlOf(state)) && state.transport === 'udp' ? 'auto' : state.transport;
+  const pin = isSecure(urlOf(state)) ? state.tls_fingerprint.trim() : '';
+  if (stream || pin) way.tls_fingerprint = pin || null;
+  return way;
 }
 
 export function StreamForm({ route, streams, streamsError, reloadStreams }) {
@@ -86,7 +100,7 @@ function Form({ stream, isFirst, reload }) {
         <Test state={state} stream={stream} />
       </div>
       <Keeping {...{ state, set, flag, error }} />
-      <Problem error={error} unless={['name', 'url', 'sub_url', 'priority', 'retention_days', 'max_storage_size']} />
+      <Problem error={error} unless={['name', 'url', 'sub_url', 'transport', 'tls_fingerprint', 'priority', 'retention_days', 'max_storage_size']} />
       <div class="actions">
         <button type="submit" class="button primary" disabled={isBusy}>{stream ? 'Save' : 'Add the camera'}</button>
         <a class="button" href={href(isFirst ? 'live' : 'streams')}>{isFirst ? 'Later' : 'Cancel'}</a>
@@ -103,6 +117,7 @@ function bodyOf(state, stream) {
     enabled: state.enabled,
     record: state.record,
     priority: Number(state.priority),
+    ...wayOf(state, stream),
   };
   const subUrl = subUrlOf(state);
   if (stream?.sub_url || subUrl) body.sub_url = subUrl;
@@ -154,8 +169,36 @@ function Source({ state, set, flag, stream, error }) {
         <Field label="Password of the camera" name="password" type="password" value={state.password} onInput={set('password')} autocomplete="new-password"
           hint={stream ? 'Empty keeps the present one.' : undefined} />
       </div>
+      <Way {...{ state, set, error }} />
       {brand && state.address && <p class="hint">That makes <code class="url">{urlOf({ ...state, password: state.password && '***' }).replaceAll('%2A', '*')}</code></p>}
     </fieldset>
+  );
+}
+
+// What only some networks and cameras need.
+function Way({ state, set, error }) {
+  const url = urlOf(state);
+  if (!/^rtsp/i.test(url)) return null;
+  const isOpen = state.transport !== 'auto' || isSecure(url) || error?.field === 'transport';
+  return (
+    <details class="more" open={isOpen}>
+      <summary>How it is reached</summary>
+      <Field label="Packets travel" name="transport" error={errorOf(error, 'transport')}
+        hint="Leave it to the camera unless pictures break: TCP loses nothing, UDP is for cameras that know no other way.">
+        {(given) => (
+          <select {...given} value={state.transport} onChange={set('transport')}>
+            <option value="auto">As the camera likes</option>
+            <option value="tcp">Over TCP alone</option>
+            {!isSecure(url) && <option value="udp">Over UDP alone</option>}
+          </select>
+        )}
+      </Field>
+      {isSecure(url) && (
+        <Field label="Fingerprint of its certificate" name="tls_fingerprint" maxLength={95} value={state.tls_fingerprint} onInput={set('tls_fingerprint')}
+          autocomplete="off" autocapitalize="none" spellcheck={false} error={errorOf(error, 'tls_fingerprint')}
+          hint="SHA-256, 64 digits. Cameras have certificates that nobody vouches for: test once, and the answer names the one it shows." />
+      )}
+    </details>
   );
 }
 
@@ -186,12 +229,13 @@ function Test({ state, stream }) {
   const [result, setResult] = useState(null);
   const [isBusy, setBusy] = useState(false);
   const url = state.brand && !state.address ? '' : urlOf(state);
-  useEffect(() => setResult(null), [url]);
+  const way = url ? wayOf(state, stream) : {};
+  useEffect(() => setResult(null), [url, way.transport, way.tls_fingerprint]);
   async function run() {
     setBusy(true);
     setResult(null);
     try {
-      const body = stream ? { url, id: stream.id } : { url };
+      const body = { url, ...way, ...(stream && { id: stream.id }) };
       setResult(await api('POST', '/streams/test', { body, timeoutMs: TEST_MS }));
     } catch (error) {
       const isMissing = error.status === 404 || error.status === 405;

@@ -82,7 +82,13 @@ function keptInWords(stream, forecast) {
   if (!stream.enabled) return 'Not recorded while it is switched off.';
   if (!forecast || (forecast.days_kept === null && !stream.actual)) return 'Recorded. How many days fit is known once it delivers.';
   if (forecast.days_kept === null) return 'Recorded, and kept without end at the present bitrate.';
-  const wish = forecast.short_from && forecast.days_wished
-    ? ` You asked for ${days(forecast.days_wished)}: the disk is too small for that.` : '';
-  return `Recorded. About ${days(forecast.days_kept)} fit on the disk.${wish}`;
+  const wished = forecast.days_wished;
+  if (forecast.short_from && wished) {
+    return `Recorded. About ${days(forecast.days_kept)} fit on the disk. You asked for ${days(wished)}: the disk is too small for that.`;
+  }
+  if (wished && forecast.days_kept >= wished) {
+    const room = forecast.days_fit === null ? 'more' : `about ${days(forecast.days_fit)}`;
+    return `Recorded, and kept for ${days(wished)} as you asked; ${room} would fit on the disk.`;
+  }
+  return `Recorded. About ${days(forecast.days_kept)} fit on the disk.`;
 }

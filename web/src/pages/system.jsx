@@ -4,12 +4,12 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { api } from '../api.js';
 import { Confirm, tell } from '../dialog.jsx';
 import { Problem } from '../field.jsx';
-import { days, size, span } from '../format.js';
+import { clock, days, size, span } from '../format.js';
 import { Heading } from '../heading.jsx';
 import { Backup } from './backup.jsx';
 import { Password } from './password.jsx';
 import { Settings } from './settings.jsx';
-import { rates, series } from './system_history.js';
+import { beginning, rates, series } from './system_history.js';
 
 export function System({ system, streams, reloadStreams }) {
   return (
@@ -94,7 +94,7 @@ function Charts({ system }) {
   ].filter(Boolean);
   return (
     <section class="card" aria-label="Charts">
-      <h2>Since this page was opened</h2>
+      <h2>Since {clock(beginning())}, when this page was opened</h2>
       <div class="charts">
         {charts.map(([title, unit, lines, max]) => <Chart key={title} {...{ title, unit, lines, max }} />)}
       </div>

@@ -9,6 +9,9 @@ export function remember(system) {
   if (samples.length > SAMPLES_MAX) samples.shift();
 }
 
+// When the first of them was said, in milliseconds.
+export const beginning = () => samples[0].at * 1000;
+
 // [times, values] as uPlot takes them; `pick` gets one answer of the API.
 export function series(pick) {
   return [samples.map(({ at }) => at), samples.map(({ system }) => pick(system) ?? null)];
