@@ -74,8 +74,8 @@ pub fn test(ctx: &Ctx, fields: &Fields) -> Result<Reply, ApiError> {
             StreamConfig::from_patch(0, &patch)?
         }
     };
-    let StreamConfig { url, width, height, fps, .. } = config;
-    Ok(Reply::Order(Order::Trial(TrialOrder { url, width, height, fps })))
+    let StreamConfig { url, codec, width, height, fps, .. } = config;
+    Ok(Reply::Order(Order::Trial(TrialOrder { url, codec, width, height, fps })))
 }
 
 /// The answer when there is video.

@@ -4,6 +4,8 @@
 
 use std::fmt::{self, Write as _};
 
+use crate::config::stream::{VideoCodec, codec_named};
+
 /// Request: the id under which the log has it.
 pub const REQUEST_ID: &str = "X-Request-Id";
 /// Request, `1`: the gate itself asks for the next piece of a list.
@@ -59,6 +61,7 @@ pub struct TrialOrder {
     /// With the camera's password: never logged.
     pub url: String,
     /// As a stream's configuration has them.
+    pub codec: VideoCodec,
     pub width: u16,
     pub height: u16,
     pub fps: u16,
@@ -68,8 +71,9 @@ impl Order {
     /// As header text.
     pub fn encode(&self) -> String {
         match self {
-            Self::Trial(TrialOrder { url, width, height, fps }) => {
-                format!("trial;{width};{height};{fps};{}", encode_path(url))
+            Self::Trial(TrialOrder { url, codec, width, height, fps }) => {
+                let codec = codec.name();
+                format!("trial;{codec};{width};{height};{fps};{}", encode_path(url))
             }
             Self::Export(ExportOrder { stream_id, start_ms, end_ms, disposition }) => {
                 format!("export;{stream_id};{start_ms};{end_ms};{}", encode_path(disposition))
@@ -82,11 +86,12 @@ impl Order {
         let (kind, rest) = text.split_once(';')?;
         match kind {
             "trial" => {
-                let mut parts = rest.splitn(4, ';');
+                let mut parts = rest.splitn(5, ';');
+                let codec = codec_named(parts.next()?)?;
                 let mut side = || parts.next()?.parse().ok();
                 let (width, height, fps) = (side()?, side()?, side()?);
                 let url = decode_percent(parts.next()?)?;
-                Some(Self::Trial(TrialOrder { url, width, height, fps }))
+                Some(Self::Trial(TrialOrder { url, codec, width, height, fps }))
             }
             "export" => {
                 let mut parts = rest.splitn(4, ';');
@@ -256,7 +261,7 @@ mod tests {
 
         #[test]
         fn an_order_to_the_recorder_survives(url in "\\PC{0,60}", side: u16, near in "[a-z;0-9%]{0,20}") {
-            let order = Order::Trial(TrialOrder { url, width: side, height: 1, fps: 2 });
+            let order = Order::Trial(TrialOrder { url, codec: VideoCodec::Mjpeg, width: side, height: 1, fps: 2 });
             let header = order.encode();
             prop_assert!(header.bytes().all(|b| b.is_ascii_graphic()));
             prop_assert_eq!(Order::parse(&header), Some(order));

@@ -18,11 +18,17 @@ pub struct Backoff {
     failures: u32,
 }
 
+/// Pause while a camera of this machine is not plugged in: to look costs nothing, and each second of a longer one would
+/// not be recorded.
+pub const PAUSE_UNPLUGGED: Duration = Duration::from_secs(2);
+
 /// Why a run ended, as far as the pause goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// It passes by itself: the camera is away.
     Passing,
+    /// A camera of this machine is not there.
+    Unplugged,
     /// Trying again will not change it, unless the camera was still starting: some have no path, or one
     /// without a codec, in their first minute.
     Refused,
@@ -43,6 +49,7 @@ impl Backoff {
         }
         let longest = match cause {
             Cause::Passing => PAUSE_MAX,
+            Cause::Unplugged => PAUSE_UNPLUGGED,
             Cause::Refused | Cause::Unauthorized => PAUSE_REFUSED,
         };
         let nominal = match cause {
@@ -71,6 +78,14 @@ mod tests {
             near(backoff.next(false, Cause::Passing, random), nominal_s);
         }
         near(backoff.next(true, Cause::Passing, 5), 1);
+    }
+
+    #[test]
+    fn a_local_camera_is_looked_for_every_two_seconds() {
+        let mut backoff = Backoff::default();
+        for nominal_s in [1, 2, 2, 2, 2] {
+            near(backoff.next(false, Cause::Unplugged, 256), nominal_s);
+        }
     }
 
     #[test]
