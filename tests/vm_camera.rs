@@ -130,7 +130,10 @@ fn a_local_camera_is_recorded_and_comes_back() {
 
     let refused = look_at(nvr, "mjpeg");
     let reason = refused.field("reason").text();
-    assert!(reason.starts_with("camera offers no video format for codec mjpeg: it has "), "{reason}");
+    assert!(
+        reason.starts_with("camera offers no video format for codec mjpeg: it has "),
+        "{reason}"
+    );
     assert!(reason.contains("YUYV") && reason.ends_with("and mjpeg needs MJPG"), "{reason}");
 
     guest.run(&format!("cat {camera} >/dev/null 2>&1 & echo $! >/run/other.pid"));
