@@ -26,6 +26,18 @@ const HEIGHT: usize = 360;
 /// Pictures that are waited for, in each of two recordings.
 const FRAMES_MIN: usize = 6;
 
+/// Red, green and blue of vivid's colour bars: white, yellow, cyan, green, magenta, red, blue, black.
+const BARS: [[bool; 3]; 8] = [
+    [true, true, true],
+    [true, true, false],
+    [false, true, true],
+    [false, true, false],
+    [true, false, true],
+    [true, false, false],
+    [false, false, true],
+    [false, false, false],
+];
+
 const URL: &str = "v4l2:///dev/video0";
 /// The driver's directory, where a device is taken from it and given back.
 const DRIVER: &str = "/sys/bus/platform/drivers/vivid";
@@ -59,13 +71,13 @@ fn wait_for_recording(guest: &Guest, id: u64, count: usize, file: &Path) {
     });
 }
 
-/// The pictures of a file as luma.
+/// The pictures of a file, three bytes a pixel: red, green, blue.
 #[track_caller]
 fn pictures(file: &Path) -> Vec<Vec<u8>> {
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.args(["-v", "error", "-nostdin", "-i"]).arg(file);
-    ffmpeg.args(["-fps_mode", "passthrough", "-pix_fmt", "gray", "-f", "rawvideo", "-"]);
-    run_silently(&mut ffmpeg).chunks_exact(WIDTH * HEIGHT).map(<[u8]>::to_vec).collect()
+    ffmpeg.args(["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]);
+    run_silently(&mut ffmpeg).chunks_exact(WIDTH * HEIGHT * 3).map(<[u8]>::to_vec).collect()
 }
 
 /// The file holds pictures of vivid's, each another one, in order.
@@ -78,11 +90,14 @@ fn check_recording(file: &Path) {
     let pictures = pictures(file);
     assert_eq!(pictures.len(), packets.len(), "of {WIDTH}x{HEIGHT}");
     for picture in &pictures {
-        // Its colour bars, from white on the left to black on the right, below the lines of text.
-        let row = &picture[WIDTH * (HEIGHT - 20)..][..WIDTH];
-        let bars: Vec<u8> = (0..8).map(|n| row[WIDTH / 16 + n * WIDTH / 8]).collect();
-        assert!(bars.is_sorted_by(|a, b| a > b), "brightness of the bars: {bars:?}");
-        assert!(bars[0] - bars[7] > 100, "brightness of the bars: {bars:?}");
+        // Below the lines of text.
+        let row = &picture[WIDTH * (HEIGHT - 20) * 3..][..WIDTH * 3];
+        let bars: Vec<&[u8]> =
+            (0..8).map(|n| &row[(WIDTH / 16 + n * WIDTH / 8) * 3..][..3]).collect();
+        let is_right = |(bar, colour): (&&[u8], &[bool; 3])| {
+            bar.iter().zip(colour).all(|(&got, &want)| if want { got > 150 } else { got < 70 })
+        };
+        assert!(bars.iter().zip(&BARS).all(is_right), "red, green, blue of the bars: {bars:?}");
     }
     // The text counts frames.
     assert!(pictures.windows(2).all(|two| two[0] != two[1]), "each picture is another one");
@@ -149,6 +164,8 @@ fn a_local_camera_is_recorded_and_comes_back() {
     let file = home.path().join("first.mp4");
     wait_for_recording(&guest, id, 1, &file);
     check_recording(&file);
+    // Others may ask what it can do meanwhile.
+    check_devices(nvr);
     let seen = look_at(nvr, "h264");
     assert!(seen.field("ok").truth(), "the stream that runs answers");
     assert_eq!(seen.field("width").integer(), WIDTH as u64);

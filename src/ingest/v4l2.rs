@@ -17,7 +17,7 @@ use super::encoder::{Encoded, H264Encoder, Lent};
 use super::pattern_core::{KEY_SECONDS, LeftOut};
 use super::picture_core::Picture;
 use super::v4l2_core::{
-    CaptureClock, Choice, Kind, Layout, Pace, Wish, choose, encoded_size, size_advice,
+    CaptureClock, Choice, Kind, Layout, Pace, Wish, choose, encoded_size, is_gap, size_advice,
 };
 use super::v4l2_frame_core::Framer;
 use super::v4l2_sys::{Captured, Device, busy, number_of};
@@ -313,7 +313,7 @@ impl Way {
     ) -> Result<(i64, Option<Unit>), IngestError> {
         let Captured { data, stamp_us, arrived_us, sequence, is_broken } = captured;
         let ticks = self.clock.ticks(stamp_us, arrived_us);
-        let is_gap = self.sequence.is_some_and(|last| sequence != last.wrapping_add(1));
+        let is_gap = self.sequence.is_some_and(|last| is_gap(last, sequence));
         self.sequence = Some(sequence);
         if !self.pace.takes(ticks) {
             return Ok((ticks, None));

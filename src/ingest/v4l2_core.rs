@@ -358,6 +358,11 @@ impl CaptureClock {
     }
 }
 
+/// Whether pictures are missing between these two counts of a driver. One that does not count says always the same.
+pub fn is_gap(last: u32, now: u32) -> bool {
+    (2..1 << 31).contains(&now.wrapping_sub(last))
+}
+
 /// Leaves out pictures where a camera sends more of them than are wished.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {

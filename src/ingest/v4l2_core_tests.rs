@@ -156,6 +156,20 @@ fn times_are_the_drivers_while_they_can_be_true() {
 }
 
 #[test]
+fn counts_of_a_driver() {
+    for (last, now, want) in [
+        (0, 1, false),
+        (u32::MAX, 0, false),
+        (3, 5, true),
+        (u32::MAX, 1, true),
+        (0, 0, false),
+        (9, 0, false),
+    ] {
+        assert_eq!(is_gap(last, now), want, "{last} {now}");
+    }
+}
+
+#[test]
 fn more_pictures_than_wished_are_left_out() {
     let taken = |fps, interval: i64| {
         let mut pace = Pace::new(fps);

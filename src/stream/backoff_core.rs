@@ -44,21 +44,26 @@ impl Backoff {
     /// pause is 75 to 125 % of its nominal length, so that sixteen cameras behind one switch don't
     /// come back in the same instant.
     pub fn next(&mut self, is_good: bool, cause: Cause, random: u32) -> Duration {
-        if is_good {
+        if is_good || cause == Cause::Unplugged {
             self.failures = 0;
         }
         let longest = match cause {
-            Cause::Passing => PAUSE_MAX,
-            Cause::Unplugged => PAUSE_UNPLUGGED,
+            Cause::Passing | Cause::Unplugged => PAUSE_MAX,
             Cause::Refused | Cause::Unauthorized => PAUSE_REFUSED,
         };
         let nominal = match cause {
             Cause::Unauthorized if !is_good => PAUSE_REFUSED,
+            // What follows begins anew: right after it was plugged in, a device file has not its rights yet.
+            Cause::Unplugged => return jittered(PAUSE_UNPLUGGED, random),
             _ => PAUSE_MIN.saturating_mul(1 << self.failures.min(9)).min(longest),
         };
         self.failures = self.failures.saturating_add(1);
-        nominal * (768 + random % 512) / 1024
+        jittered(nominal, random)
     }
+}
+
+fn jittered(nominal: Duration, random: u32) -> Duration {
+    nominal * (768 + random % 512) / 1024
 }
 
 #[cfg(test)]
@@ -83,9 +88,9 @@ mod tests {
     #[test]
     fn a_local_camera_is_looked_for_every_two_seconds() {
         let mut backoff = Backoff::default();
-        for nominal_s in [1, 2, 2, 2, 2] {
-            near(backoff.next(false, Cause::Unplugged, 256), nominal_s);
-        }
+        (0..20).for_each(|random| near(backoff.next(false, Cause::Unplugged, random), 2));
+        near(backoff.next(false, Cause::Refused, 256), 1);
+        near(backoff.next(false, Cause::Refused, 256), 2);
     }
 
     #[test]
