@@ -97,8 +97,8 @@ ADVICE
 
 need_build() {
 	need_cargo
-	# openh264 is C++, and its x86 assembly is written for nasm.
-	set -- cc:gcc g++:g++ /etc/ssl/certs/ca-certificates.crt:ca-certificates
+	# openh264 is C++, and its x86 assembly is written for nasm. The bindings of v4l are made with libclang.
+	set -- cc:gcc g++:g++ /etc/ssl/certs/ca-certificates.crt:ca-certificates :libclang-dev
 	case $(uname -m) in
 	x86_64 | i?86) set -- "$@" nasm:nasm ;;
 	esac

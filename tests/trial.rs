@@ -66,6 +66,30 @@ fn the_test_pattern_is_described_with_a_small_picture() {
 }
 
 #[test]
+fn a_local_camera_that_is_not_there_is_said_and_no_other_file_is_opened() {
+    const NONE: &str = "no camera is plugged in as /dev/video255";
+    let home = TempDir::new("trial_local");
+    let nvr = Nvr::start(home.path());
+    let devices = nvr.json("GET", "/api/v1/devices", None);
+    let has_any = std::path::Path::new("/dev/video0").exists();
+    assert_eq!(devices.field("devices").items().is_empty(), !has_any);
+    check_fails(&nvr, "v4l2:///dev/video255", NONE, "GET /api/v1/devices");
+    let id = nvr.add_stream("local", "v4l2:///dev/video255");
+    let stream = nvr.wait_for_status(id, "reconnecting", SOON);
+    assert_eq!(stream.field("status_detail").text(), NONE);
+    for (body, words) in [
+        (r#"{"url":"v4l2:///dev/null"}"#, "url: must name a camera"),
+        (r#"{"url":"v4l2:///dev/video0/../null"}"#, "url: must name a camera"),
+        (r#"{"url":"v4l2:///dev/video0","codec":"h265"}"#, "codec: must be h264 or mjpeg"),
+        (r#"{"url":"testpattern://","sub_url":"v4l2:///dev/video0"}"#, "sub_url: must begin with"),
+    ] {
+        let refused = nvr.request("POST", PATH, Some(body));
+        assert_eq!(refused.status, 400, "{body}");
+        assert!(refused.text().contains(words), "{}", refused.text());
+    }
+}
+
+#[test]
 fn a_camera_with_a_password_and_a_stream_that_runs() {
     let mount = Mount { path: "cam", clip: &clips::LONG, sets: Sets::Both };
     let h265 = Mount { path: "h265", clip: &clips::H265, sets: Sets::Both };

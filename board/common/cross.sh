@@ -94,8 +94,10 @@ if have_target && have_zig; then
 elif have_target && command -v "$gcc" >/dev/null; then
 	say "$target: installed Rust target, $gcc"
 	upper=$(printf '%s' "$target" | tr 'a-z-' 'A-Z_')
-	env "CARGO_TARGET_${upper}_LINKER=$gcc" "CC_$(printf '%s' "$target" | tr - _)=$gcc" \
-		"CXX_$(printf '%s' "$target" | tr - _)=${gcc%gcc}g++" "RUSTFLAGS=$flags" \
+	name=$(printf '%s' "$target" | tr - _)
+	# libclang looks for the target's headers where this compiler has them.
+	env "CARGO_TARGET_${upper}_LINKER=$gcc" "CC_$name=$gcc" "CXX_$name=${gcc%gcc}g++" \
+		"BINDGEN_EXTRA_CLANG_ARGS_$name=--sysroot=$("$gcc" -print-sysroot)" "RUSTFLAGS=$flags" \
 		cargo build --release --locked --bin lightnvr --target "$target"
 elif have_cross; then
 	say "$target: cross"

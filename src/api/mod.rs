@@ -6,6 +6,7 @@
 //! the gate has done before: framing, `Host`, rate, authentication, `Origin` (`http/`).
 
 pub mod backup;
+pub mod devices;
 pub mod error;
 pub mod export;
 pub mod health;
@@ -35,6 +36,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::config::device::LocalCamera;
 use crate::nvr::command::CommandSender;
 use crate::nvr::snapshot::SnapshotCell;
 use crate::store::StoreReader;
@@ -66,6 +68,8 @@ pub struct Ctx {
     pub started: Instant,
     /// Must not block: it answers the newest sample.
     pub machine: Arc<dyn Fn() -> MachineStats + Send + Sync>,
+    /// Asks the drivers of the cameras on this machine, which may take a second; `None` while another thread does.
+    pub cameras: Arc<dyn Fn() -> Option<Vec<LocalCamera>> + Send + Sync>,
 }
 
 impl fmt::Debug for Ctx {
@@ -169,6 +173,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         }
         Route::Recording(id) => recordings::get(ctx, id),
         Route::Download(id) => recordings::download(ctx, id),
+        Route::Devices => devices::list(ctx),
         Route::System => system::get(ctx),
         Route::Backup => backup::get(ctx, query),
         Route::SystemLog => Ok(system_log::get()),

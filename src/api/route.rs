@@ -35,6 +35,8 @@ pub enum Route {
     Mjpeg(u32),
     /// A stream's newest keyframe as a JPEG picture.
     Snapshot(u32),
+    /// Cameras on this machine.
+    Devices,
     System,
     SystemLog,
     Backup,
@@ -95,6 +97,7 @@ pub fn parse_route(path: &str) -> Route {
         ["api", "v1", "streaming", id, "snapshot.jpg"] => {
             parse_id(id).map_or(Route::NotFound, Route::Snapshot)
         }
+        ["api", "v1", "devices"] => Route::Devices,
         ["api", "v1", "system"] => Route::System,
         ["api", "v1", "backup"] => Route::Backup,
         ["api", "v1", "system", "log"] => Route::SystemLog,
@@ -208,6 +211,7 @@ mod tests {
         check_route(&hls("init_12.mp4"), Route::Hls(3, HlsFile::Init(12)));
         check_route(&hls("seg_12.m4s"), Route::Hls(3, HlsFile::Segment(12)));
         check_route(&hls("part_12.m4s"), Route::Hls(3, HlsFile::Part(12)));
+        check_route("/api/v1/devices", Route::Devices);
         check_route("/api/v1/system", Route::System);
         check_route("/api/v1/backup", Route::Backup);
         check_route("/api/v1/system/log", Route::SystemLog);
@@ -246,6 +250,8 @@ mod tests {
             "/api/v1/streaming/7/hls/part_.m4s",
             "/api/v1/streaming/7/hls/part_1_2.m4s",
             "/api/v1/streaming/7/hls/init_1.m4s",
+            "/api/v1/devices/",
+            "/api/v1/devices/0",
             "/api/v1/System",
             "/api/v1",
             "/api",

@@ -74,8 +74,8 @@ pub fn test(ctx: &Ctx, fields: &Fields) -> Result<Reply, ApiError> {
             StreamConfig::from_patch(0, &patch)?
         }
     };
-    let StreamConfig { url, width, height, fps, transport, tls_fingerprint, .. } = config;
-    let order = TrialOrder { url, width, height, fps, transport, tls_fingerprint };
+    let StreamConfig { url, codec, width, height, fps, transport, tls_fingerprint, .. } = config;
+    let order = TrialOrder { url, codec, width, height, fps, transport, tls_fingerprint };
     Ok(Reply::Order(Order::Trial(order)))
 }
 

@@ -5,6 +5,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::config::fingerprint::Fingerprint;
+use crate::config::stream::{VideoCodec, codec_named};
 use crate::config::transport::Transport;
 
 /// Request: the id under which the log has it.
@@ -62,6 +63,7 @@ pub struct TrialOrder {
     /// With the camera's password: never logged.
     pub url: String,
     /// As a stream's configuration has them.
+    pub codec: VideoCodec,
     pub width: u16,
     pub height: u16,
     pub fps: u16,
@@ -73,10 +75,12 @@ impl Order {
     /// As header text.
     pub fn encode(&self) -> String {
         match self {
-            Self::Trial(TrialOrder { url, width, height, fps, transport, tls_fingerprint }) => {
-                let (transport, url) = (transport.name(), encode_path(url));
+            Self::Trial(order) => {
+                let TrialOrder { url, codec, width, height, fps, transport, tls_fingerprint } =
+                    order;
+                let (codec, transport, url) = (codec.name(), transport.name(), encode_path(url));
                 let pin = tls_fingerprint.map(|pin| pin.to_string()).unwrap_or_default();
-                format!("trial;{width};{height};{fps};{transport};{pin};{url}")
+                format!("trial;{codec};{width};{height};{fps};{transport};{pin};{url}")
             }
             Self::Export(ExportOrder { stream_id, start_ms, end_ms, disposition }) => {
                 format!("export;{stream_id};{start_ms};{end_ms};{}", encode_path(disposition))
@@ -89,7 +93,8 @@ impl Order {
         let (kind, rest) = text.split_once(';')?;
         match kind {
             "trial" => {
-                let mut parts = rest.splitn(6, ';');
+                let mut parts = rest.splitn(7, ';');
+                let codec = codec_named(parts.next()?)?;
                 let mut side = || parts.next()?.parse().ok();
                 let (width, height, fps) = (side()?, side()?, side()?);
                 let transport = Transport::named(parts.next()?)?;
@@ -98,7 +103,8 @@ impl Order {
                     pin => Some(Fingerprint::parse(pin)?),
                 };
                 let url = decode_percent(parts.next()?)?;
-                let order = TrialOrder { url, width, height, fps, transport, tls_fingerprint };
+                let order =
+                    TrialOrder { url, codec, width, height, fps, transport, tls_fingerprint };
                 Some(Self::Trial(order))
             }
             "export" => {
@@ -275,7 +281,9 @@ mod tests {
             near in "[a-z;0-9%]{0,20}",
         ) {
             let (transport, tls_fingerprint) = (Transport::Udp, pin.map(Fingerprint));
-            let order = TrialOrder { url, width: side, height: 1, fps: 2, transport, tls_fingerprint };
+            let codec = VideoCodec::Mjpeg;
+            let order =
+                TrialOrder { url, codec, width: side, height: 1, fps: 2, transport, tls_fingerprint };
             let order = Order::Trial(order);
             let header = order.encode();
             prop_assert!(header.bytes().all(|b| b.is_ascii_graphic()));

@@ -3,6 +3,7 @@
 //! In here: the values and the rules for one field. Not in here: rules across streams (`nvr/`), JSON
 //! (`api/`), the store's records (`store/`). Keeps PURE-CORE.
 
+pub mod device;
 pub mod fingerprint;
 pub mod settings;
 pub mod stream;

@@ -9,8 +9,8 @@ use std::ops::RangeInclusive;
 use super::fingerprint::Fingerprint;
 use super::settings::{MAX_STORAGE_SIZE_RANGE, RETENTION_DAYS_RANGE};
 use super::transport::Transport;
-use super::{FieldError, check_range, url};
-use crate::media::format::VideoCodec;
+use super::{FieldError, check_range, device, url};
+pub use crate::media::format::VideoCodec;
 
 /// Longest `url` in bytes.
 pub const URL_BYTES_MAX: usize = 1024;
@@ -165,6 +165,7 @@ impl StreamConfig {
         check_name(&self.name)?;
         check_url("url", &self.url)?;
         self.sub_url.as_deref().map_or(Ok(()), |url| check_url("sub_url", url))?;
+        self.check_local()?;
         check_range("width", self.width.into(), &SIDE_RANGE)?;
         check_range("height", self.height.into(), &SIDE_RANGE)?;
         check_range("fps", self.fps.into(), &FPS_RANGE)?;
@@ -183,6 +184,19 @@ impl StreamConfig {
             return Err(FieldError::new("transport", what));
         }
         Ok(self)
+    }
+
+    /// A local camera is recorded as H.264 or MJPEG, and is nobody's sub-stream: it would be opened twice.
+    fn check_local(&self) -> Result<(), FieldError> {
+        if self.sub_url.as_deref().is_some_and(device::is_local) {
+            let what = "must begin with rtsp://, rtsps:// or testpattern://; a camera with v4l2:// has no second feed";
+            return Err(FieldError::new("sub_url", what));
+        }
+        if device::is_local(&self.url) && self.codec == VideoCodec::H265 {
+            let what = "must be h264 or mjpeg with v4l2://, got h265";
+            return Err(FieldError::new("codec", what));
+        }
+        Ok(())
     }
 }
 
@@ -304,8 +318,13 @@ pub fn check_url(field: &'static str, url: &str) -> Result<(), FieldError> {
     if url.starts_with("testpattern://") {
         return Ok(());
     }
+    if device::is_local(url) {
+        let what = "must name a camera after v4l2://, as in v4l2:///dev/video0, v4l2:///dev/v4l/by-id/NAME or \
+                    v4l2:///dev/v4l/by-path/NAME";
+        return device::path_of(url).map_or_else(|| bad(what.into()), |_| Ok(()));
+    }
     if !url.starts_with("rtsp://") && !url.starts_with("rtsps://") {
-        return bad("must begin with rtsp://, rtsps:// or testpattern://".into());
+        return bad("must begin with rtsp://, rtsps://, v4l2:// or testpattern://".into());
     }
     if url::has_escaped_colon(url) {
         return bad(
@@ -430,10 +449,14 @@ mod tests {
             "rtsps://admin:pw@cam:8322/1",
             "testpattern://",
             "testpattern://anything?fps=15",
+            "v4l2:///dev/video0",
         ] {
             assert_eq!(check_url("url", good), Ok(()), "{good}");
         }
         check_bad_url("http://cam/", "rtsp://");
+        check_bad_url("v4l2://dev/video0", "v4l2:///dev/video0");
+        check_bad_url("v4l2:///dev/sda", "v4l2:///dev/video0");
+        check_bad_url("v4l2:///dev/video0/../sda", "v4l2:///dev/video0");
         check_bad_url("rtsp://", "host");
         check_bad_url("rtsp://a b/", "U+0020; write it as %20");
         check_bad_url("rtsp://cam:99999/", "port");
@@ -486,6 +509,20 @@ mod tests {
         assert_eq!(error.field, "tls_fingerprint");
         let error = make("rtsps://cam/1", Transport::Udp).expect_err("not encrypted");
         assert_eq!(error.field, "transport");
+    }
+
+    #[test]
+    fn a_local_camera_is_h264_or_mjpeg_and_no_sub_stream() {
+        let local = |codec| {
+            let patch = patch("a", "v4l2:///dev/video0");
+            StreamConfig::from_patch(0, &StreamPatch { codec: Some(codec), ..patch })
+        };
+        assert!(local(VideoCodec::H264).is_ok() && local(VideoCodec::Mjpeg).is_ok());
+        assert_eq!(local(VideoCodec::H265).expect_err("none gives it").field, "codec");
+        let sub_url = Some(Some("v4l2:///dev/video0".to_owned()));
+        let sub = StreamPatch { sub_url, ..patch("a", "rtsp://cam/1") };
+        let error = StreamConfig::from_patch(0, &sub).expect_err("opened twice");
+        assert_eq!(error.field, "sub_url");
     }
 
     #[test]

@@ -32,10 +32,22 @@ const NOT_RTSP: &str = "What answers there does not speak RTSP: the port is prob
                         web page (80, 8080). RTSP has mostly 554.";
 const SILENT: &str = "The camera answers, but sends nothing. Try again; then restart the camera, or try its \
                       sub stream.";
+const UNPLUGGED: &str = "Plug the camera in. Its number may have changed: the list of local cameras (GET /api/v1/devices) \
+                         has the present ones, and names that stay.";
+const BUSY: &str = "A camera on this machine serves one at a time: end the other program, or remove the other stream.";
+const NO_RIGHT: &str = "As root: usermod -a -G video USER, then restart the recorder.";
+const NO_FORMAT: &str = "Set the stream's codec to one that the camera can give: the list of local cameras (GET \
+                         /api/v1/devices) has them.";
+const NO_DEVICE: &str = "Take another one of the list of local cameras (GET /api/v1/devices).";
 const OTHER: &str = "Compare URL and video settings with the camera's manual, then try again.";
 
 /// Parts of an error's text, and what helps.
-const BY_TEXT: [(&str, &str); 15] = [
+const BY_TEXT: [(&str, &str); 20] = [
+    ("is busy:", BUSY),
+    ("group video", NO_RIGHT),
+    ("no video format", NO_FORMAT),
+    ("is no video device", NO_DEVICE),
+    ("is no camera", NO_DEVICE),
     ("no such path", PATH),
     ("forbids access", FORBIDDEN),
     ("has no video", NO_VIDEO),
@@ -64,6 +76,7 @@ pub fn explain(error: &IngestError, has_credentials: bool) -> (String, &'static 
         IngestError::Protocol { what, .. } => {
             (format!("the answer is not RTSP as a camera speaks it ({what})"), NOT_RTSP)
         }
+        IngestError::Unplugged { what } => (what.clone(), UNPLUGGED),
         IngestError::Refused { what } | IngestError::Connection { what } => {
             let known = BY_TEXT.iter().find(|(part, _)| what.contains(part));
             (what.clone(), known.map_or(OTHER, |(_, advice)| advice))

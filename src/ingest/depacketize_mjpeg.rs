@@ -203,7 +203,8 @@ fn parse_head(payload: &[u8]) -> Option<Head<'_>> {
     })
 }
 
-fn video_format(width: u16, height: u16) -> VideoFormat {
+/// The format of pictures of this size.
+pub(super) fn video_format(width: u16, height: u16) -> VideoFormat {
     VideoFormat {
         codec: VideoCodec::Mjpeg,
         width,

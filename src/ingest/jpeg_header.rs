@@ -112,16 +112,70 @@ pub fn push_headers(out: &mut Vec<u8>, picture: &Picture<'_>) {
     let chroma = tables.saturating_sub(1);
     let frame = [8, h0, h1, w0, w1, 3, 1, luma, 0, 2, 0x11, chroma, 3, 0x11, chroma];
     segment(out, 0xc0, &frame);
+    push_huffman_tables(out);
+    segment(out, 0xda, &[3, 1, 0, 2, 0x11, 3, 0x11, 0, 63, 0]);
+}
+
+fn push_huffman_tables(out: &mut Vec<u8>) {
     for table in [&LUMA_DC[..], &LUMA_AC, &CHROMA_DC, &CHROMA_AC] {
         segment(out, 0xc4, table);
     }
-    segment(out, 0xda, &[3, 1, 0, 2, 0x11, 3, 0x11, 0, 63, 0]);
 }
 
 fn segment(out: &mut Vec<u8>, marker: u8, body: &[u8]) {
     out.extend_from_slice(&[0xff, marker]);
     out.extend_from_slice(&(body.len() as u16 + 2).to_be_bytes());
     out.extend_from_slice(body);
+}
+
+/// A JPEG as a camera's chip makes it, made whole.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Whole {
+    pub data: Vec<u8>,
+    pub width: u16,
+    pub height: u16,
+    /// Its end was missing.
+    pub is_cut: bool,
+}
+
+/// Puts the Huffman tables in that most USB cameras leave out (USB Video Class, Motion-JPEG payload, section 2.1: they
+/// are the typical ones), and an end where there is none. `None` for what is no picture.
+pub fn whole(mut data: Vec<u8>) -> Option<Whole> {
+    if !data.starts_with(&[0xff, 0xd8]) {
+        return None;
+    }
+    let (width, height) = frame_size(&data).filter(|&(width, height)| width > 0 && height > 0)?;
+    let (scan_at, has_tables) = find_scan(&data)?;
+    // Buffers are filled up with zeros.
+    let end = data.iter().rposition(|&byte| byte != 0)? + 1;
+    data.truncate(end.max(scan_at));
+    let is_cut = !data.ends_with(&[0xff, 0xd9]);
+    if is_cut {
+        data.extend_from_slice(&[0xff, 0xd9]);
+    }
+    if !has_tables {
+        let mut tables = Vec::new();
+        push_huffman_tables(&mut tables);
+        data.splice(scan_at..scan_at, tables);
+    }
+    Some(Whole { data, width, height, is_cut })
+}
+
+/// Where the first scan's header begins, and whether Huffman tables come before it.
+fn find_scan(data: &[u8]) -> Option<(usize, bool)> {
+    let mut at = 2;
+    let mut has_tables = false;
+    loop {
+        match *data.get(at..)? {
+            [0xff, 0xff, ..] => at += 1,
+            [0xff, 0xda, ..] => return Some((at, has_tables)),
+            [0xff, marker, l0, l1, ..] => {
+                has_tables |= marker == 0xc4;
+                at += 2 + usize::from(u16::from_be_bytes([l0, l1])).max(2);
+            }
+            _ => return None,
+        }
+    }
 }
 
 /// Width and height in a frame header among JPEG marker segments.
@@ -140,6 +194,92 @@ pub fn frame_size(mut segments: &[u8]) -> Option<(u16, u16)> {
                 segments = segments.get(2 + length.max(2)..)?;
             }
             _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Headers with a scan of three bytes, as RTP's are made.
+    fn picture() -> Vec<u8> {
+        let quantizers = quantizers(75);
+        let mut data = Vec::new();
+        let picture = Picture {
+            width: 64,
+            height: 48,
+            is_420: true,
+            restart_interval: 0,
+            quantizers: &quantizers,
+            precision: 0,
+        };
+        push_headers(&mut data, &picture);
+        data.extend_from_slice(&[1, 2, 3, 0xff, 0xd9]);
+        data
+    }
+
+    /// Without the segments of this marker.
+    fn without(data: &[u8], marker: u8) -> Vec<u8> {
+        let mut out = data[..2].to_vec();
+        let mut at = 2;
+        while data[at + 1] != 0xda {
+            let end = at + 2 + usize::from(u16::from_be_bytes([data[at + 2], data[at + 3]]));
+            if data[at + 1] != marker {
+                out.extend_from_slice(&data[at..end]);
+            }
+            at = end;
+        }
+        out.extend_from_slice(&data[at..]);
+        out
+    }
+
+    #[test]
+    fn a_whole_picture_stays_as_it_is() {
+        let got = whole(picture()).expect("a picture");
+        assert_eq!((got.width, got.height, got.is_cut), (64, 48, false));
+        assert_eq!(got.data, picture());
+    }
+
+    #[test]
+    fn tables_that_a_usb_camera_leaves_out_are_put_in() {
+        let bare = without(&picture(), 0xc4);
+        assert!(bare.len() + 400 < picture().len());
+        assert_eq!(whole(bare).expect("a picture").data, picture());
+    }
+
+    #[test]
+    fn zeros_behind_the_end_go_and_a_missing_end_is_said() {
+        let padded = [picture(), vec![0; 50]].concat();
+        let got = whole(padded).expect("a picture");
+        assert_eq!((got.data, got.is_cut), (picture(), false));
+        let mut cut = picture();
+        cut.truncate(cut.len() - 3);
+        let got = whole(cut).expect("half a picture");
+        assert!(got.is_cut && got.data.ends_with(&[1, 2, 0xff, 0xd9]));
+        for nothing in [&[][..], &[0xff, 0xd8], &[0; 100], &picture()[..100]] {
+            assert_eq!(whole(nothing.to_vec()), None);
+        }
+        assert_eq!(whole(without(&picture(), 0xc0)), None, "no size");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(
+            at in 0usize..700, bytes in proptest::collection::vec(any::<u8>(), 0..20), cut in 0usize..700,
+        ) {
+            let mut data = picture();
+            for (n, byte) in bytes.into_iter().enumerate() {
+                if let Some(place) = data.get_mut(at + n) {
+                    *place = byte;
+                }
+            }
+            data.truncate(cut);
+            if let Some(whole) = whole(data) {
+                prop_assert!(whole.data.starts_with(&[0xff, 0xd8]) && whole.data.ends_with(&[0xff, 0xd9]));
+            }
         }
     }
 }

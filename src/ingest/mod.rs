@@ -1,4 +1,4 @@
-//! Ingest: what delivers packets. RTSP cameras and the test pattern, each a pure core under a thin shell.
+//! Ingest: what delivers packets. RTSP cameras, local cameras and the test pattern, each a pure core under a thin shell.
 
 pub mod access_unit;
 pub mod advice;
@@ -9,11 +9,14 @@ pub mod depacketize_h264;
 pub mod depacketize_h265;
 pub mod depacketize_mjpeg;
 pub mod depacketize_opus;
+pub mod encoder;
 pub mod gather;
 pub mod habits_core;
+pub mod jpeg_decoder;
 pub mod jpeg_header;
 pub mod offset;
 pub mod pattern_core;
+pub mod picture_core;
 pub mod quota_core;
 pub mod reorder_core;
 pub mod report_core;
@@ -31,6 +34,11 @@ pub mod track;
 pub mod udp;
 pub mod udp_core;
 pub mod url;
+pub mod v4l2;
+pub mod v4l2_core;
+pub mod v4l2_devices;
+pub mod v4l2_frame_core;
+pub mod v4l2_sys;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +85,8 @@ pub enum IngestError {
     Refused { what: String },
     /// Nothing came for this long: reconnect with back-off.
     Silent { timeout: Duration },
+    /// A camera on this machine is not there: looked for again every 2 s, for that costs nothing.
+    Unplugged { what: String },
     /// Connection refused, reset, ended: reconnect with back-off.
     Connection { what: String },
     /// The camera broke the protocol at this byte of the connection: reconnect with back-off.
@@ -87,7 +97,9 @@ impl std::fmt::Display for IngestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unauthorized => write!(f, "camera refused the user name or password"),
-            Self::Refused { what } | Self::Connection { what } => write!(f, "{what}"),
+            Self::Refused { what } | Self::Unplugged { what } | Self::Connection { what } => {
+                write!(f, "{what}")
+            }
             Self::Silent { timeout } => {
                 write!(f, "no data from camera for {} s", timeout.as_secs())
             }

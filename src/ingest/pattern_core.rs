@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::picture_core::Picture;
 use crate::media::format::VIDEO_TIMESCALE;
 use crate::system::clock;
 
@@ -114,6 +115,8 @@ impl Schedule {
 /// Counts frames that were left out, and finds words for it once a minute if they were many.
 #[derive(Clone, Debug)]
 pub struct LeftOut {
+    /// Whose frames.
+    whose: &'static str,
     fps: u64,
     minute: u64,
     frames: u64,
@@ -121,8 +124,8 @@ pub struct LeftOut {
 
 impl LeftOut {
     /// `fps` is at least 1.
-    pub fn new(fps: u16) -> Self {
-        Self { fps: u64::from(fps.max(1)), minute: 0, frames: 0 }
+    pub fn new(whose: &'static str, fps: u16) -> Self {
+        Self { whose, fps: u64::from(fps.max(1)), minute: 0, frames: 0 }
     }
 
     /// Counts `more` frames up to `frame`. Says so at the end of a minute in which more than one second's
@@ -135,7 +138,8 @@ impl LeftOut {
         }
         self.minute = minute;
         let frames = std::mem::take(&mut self.frames);
-        let words = || format!("{frames} frames of the test pattern left out: processor too busy");
+        let whose = self.whose;
+        let words = || format!("{frames} frames of the {whose} left out: processor too busy");
         (frames > self.fps).then(words)
     }
 }
@@ -250,7 +254,6 @@ fn code_block(bit: usize, width: usize, height: usize) -> Rect {
 const LUMA_BACK: u8 = 48;
 const LUMA_DARK: u8 = 28;
 const LUMA_LIGHT: u8 = 212;
-const CHROMA_NONE: u8 = 128;
 /// Colour bars at 75 % (BT.601): white, yellow, cyan, green, magenta, red, blue, black as Y, Cb, Cr.
 const BARS: [(u8, u8, u8); 8] = [
     (180, 128, 128),
@@ -270,23 +273,7 @@ const SNOW_LUMA: u32 = 64;
 /// Grains of snow across a whole picture.
 const SNOW_GRAINS: usize = 320;
 
-/// A picture in planar YUV 4:2:0: rows without padding, chroma of half width and height.
-#[derive(Clone, Debug)]
-pub struct Picture {
-    pub width: usize,
-    pub height: usize,
-    pub y: Vec<u8>,
-    pub u: Vec<u8>,
-    pub v: Vec<u8>,
-}
-
 impl Picture {
-    /// One colour; the sides are even.
-    fn new(width: usize, height: usize) -> Self {
-        let chroma = vec![CHROMA_NONE; width / 2 * (height / 2)];
-        Self { width, height, y: vec![LUMA_BACK; width * height], u: chroma.clone(), v: chroma }
-    }
-
     fn fill(&mut self, rect: Rect, luma: u8) {
         fill_plane(&mut self.y, self.width, rect, luma);
     }
@@ -313,7 +300,7 @@ impl Painter {
     /// Draws all that stays.
     pub fn new(plan: &Plan) -> Self {
         let (width, height) = (usize::from(plan.width), usize::from(plan.height));
-        let mut picture = Picture::new(width, height);
+        let mut picture = Picture::grey(width, height, LUMA_BACK);
         for (n, (y, u, v)) in BARS.into_iter().enumerate() {
             let rect = grid((1 + n * 3, 4 + n * 3), (9, 11), width, height);
             picture.fill(rect, y);
@@ -572,7 +559,7 @@ mod tests {
 
     #[test]
     fn many_missing_frames_are_told_once_a_minute() {
-        let mut left_out = LeftOut::new(10);
+        let mut left_out = LeftOut::new("test pattern", 10);
         assert_eq!(left_out.poll(599, 10), None);
         assert_eq!(left_out.poll(600, 0), None, "no more than a second's worth");
         assert_eq!(left_out.poll(700, 20), None);

@@ -1,28 +1,19 @@
 //! The source behind `testpattern://`: paints, encodes and delivers pictures without a camera.
 //!
-//! In here: the encoder, the codec thread's turn, the timer. What is drawn and when is decided in
+//! In here: the camera's turns on a codec thread, the timer. What is drawn and when is decided in
 //! `ingest/pattern_core.rs`. One frame at a time is on the codec pool; a frame whose time is over, or that
 //! finds the pool full, is left out and counted, and the times of the others stay true.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
-use openh264::encoder::{
-    Complexity, Encoder, EncoderConfig, FrameRate, FrameType, IntraFramePeriod, Profile,
-    RateControlMode, UsageType, VuiConfig,
-};
-use openh264::formats::YUVSlices;
-use openh264::{OpenH264API, Timestamp};
-
+use super::encoder::{Encoded, H264Encoder, Lent};
 pub use super::pattern_core::PatternRequest;
-use super::pattern_core::{Code, LeftOut, Painter, Picture, Plan, Schedule};
-use super::{IngestError, SourceEvent, Unit};
-use crate::media::format::VideoFormat;
-use crate::media::packet::Track;
-use crate::media::{h264, nal};
+use super::pattern_core::{Code, LeftOut, Painter, Plan, Schedule};
+use super::{IngestError, SourceEvent};
 use crate::system::clock;
 use crate::system::drive::Timer;
-use crate::system::pool::{Pool, PoolError};
+use crate::system::pool::Pool;
 
 /// Delivers the pattern until `stop`. The track and its format come with the first picture; an error is
 /// always `Connection`, so the stream tries again.
@@ -45,8 +36,8 @@ async fn deliver(
     sink: &mut dyn FnMut(SourceEvent),
 ) -> Result<(), IngestError> {
     let mut schedule = Schedule::new(plan.fps);
-    let mut left_out = LeftOut::new(plan.fps);
-    let studio = Studio { plan: Arc::new(plan), camera: Arc::default() };
+    let mut left_out = LeftOut::new("test pattern", plan.fps);
+    let studio = Studio { plan: Arc::new(plan), camera: Lent::default() };
     let mut is_started = false;
     let start = Instant::now();
     loop {
@@ -82,125 +73,37 @@ struct Order {
     wants_key: bool,
 }
 
-/// One picture made.
-#[derive(Debug)]
-struct Shot {
-    format: Arc<VideoFormat>,
-    is_key: bool,
-    /// NAL units behind 4-byte lengths.
-    data: Vec<u8>,
-}
-
-impl Shot {
-    fn into_unit(self, ticks: i64) -> Unit {
-        let Self { format, is_key, data } = self;
-        let track = Track::Video(format);
-        Unit { track, pts: ticks, dts: ticks, is_key, is_damaged: false, data }
-    }
-}
-
 /// Sends the camera to the codec pool and back.
 struct Studio {
     plan: Arc<Plan>,
-    /// Where the camera is between two jobs: a job that finds the pool full is dropped with all that it
-    /// owns, so the camera is only taken by a job that runs. Locked to take and to put back.
-    camera: Arc<Mutex<Option<Box<Camera>>>>,
+    camera: Lent<Camera>,
 }
 
 impl Studio {
     /// `None`: the pool was full, or the encoder gave nothing for this picture.
-    async fn shoot(&self, pool: &Pool, order: Order) -> Result<Option<Shot>, IngestError> {
-        let (plan, shelf) = (Arc::clone(&self.plan), Arc::clone(&self.camera));
-        let job = move || {
-            let kept = shelf.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let mut camera = match kept {
-                Some(camera) => camera,
-                None => Box::new(Camera::open(&plan)?),
-            };
-            let shot = camera.shoot(order)?;
-            *shelf.lock().unwrap_or_else(PoisonError::into_inner) = Some(camera);
-            Ok(shot)
-        };
-        let broken = |what: String| IngestError::Connection { what };
-        match pool.run(job).await {
-            Ok(result) => result.map_err(broken),
-            Err(PoolError::Full) => Ok(None),
-            Err(PoolError::Panicked) => Err(broken("test pattern's encoder panicked".to_owned())),
-        }
+    async fn shoot(&self, pool: &Pool, order: Order) -> Result<Option<Encoded>, IngestError> {
+        let plan = Arc::clone(&self.plan);
+        let open = move || Camera::open(&plan);
+        let shot = self.camera.run(pool, open, move |camera| camera.shoot(order)).await?;
+        Ok(shot.flatten())
     }
 }
 
-/// Painter and encoder: 10 to 20 MB at 720p.
+/// Painter and encoder.
 struct Camera {
     painter: Painter,
-    encoder: Encoder,
-    /// Known from the first keyframe on.
-    format: Option<Arc<VideoFormat>>,
+    encoder: H264Encoder,
 }
 
 impl Camera {
     fn open(plan: &Plan) -> Result<Self, String> {
-        let config = EncoderConfig::new()
-            .profile(Profile::Baseline)
-            .usage_type(UsageType::CameraVideoRealTime)
-            .complexity(Complexity::Low)
-            // A constant quantiser (openh264's own, 26): the same picture costs the same bits everywhere, none
-            // is left out, and the code stays readable. With rate control and without leaving out frames,
-            // openh264 2.6 writes a warning of its own to standard error.
-            .rate_control_mode(RateControlMode::Off)
-            .max_frame_rate(FrameRate::from_hz(f32::from(plan.fps)))
-            .skip_frames(false)
-            // Keyframes come when the schedule says so. 0 threads would mean one per processor.
-            .intra_frame_period(IntraFramePeriod::auto())
-            .scene_change_detect(false)
-            .num_threads(1)
-            // Looking at the pictures first gains nothing here.
-            .background_detection(false)
-            .adaptive_quantization(false)
-            .vui(VuiConfig::bt601());
-        let encoder = Encoder::with_api_config(OpenH264API::from_source(), config);
-        let encoder = encoder.map_err(|error| format!("test pattern's encoder: {error}"))?;
-        Ok(Self { painter: Painter::new(plan), encoder, format: None })
+        let encoder = H264Encoder::open(plan.fps)?;
+        Ok(Self { painter: Painter::new(plan), encoder })
     }
 
-    fn shoot(&mut self, order: Order) -> Result<Option<Shot>, String> {
-        if order.wants_key {
-            self.encoder.force_intra_frame();
-        }
+    fn shoot(&mut self, order: Order) -> Result<Option<Encoded>, String> {
         let picture = self.painter.paint(order.code);
-        let time = Timestamp::from_millis(u64::try_from(order.ticks / 90).unwrap_or(0));
-        let stream = self.encoder.encode_at(&slices(picture), time);
-        let stream = stream.map_err(|error| format!("test pattern's encoder: {error}"))?;
-        let is_key = stream.frame_type() == FrameType::IDR;
-        let annex_b = stream.to_vec();
-        if annex_b.is_empty() {
-            return Ok(None);
-        }
-        if is_key && self.format.is_none() {
-            self.format = Some(Arc::new(format_of(&annex_b)?));
-        }
-        let format = self.format.as_ref().ok_or("test pattern's encoder began without keyframe")?;
-        let mut data = Vec::with_capacity(annex_b.len() + 16);
-        for unit in nal::split_annex_b(&annex_b) {
-            nal::push_length_prefixed(&mut data, unit);
-        }
-        Ok(Some(Shot { format: Arc::clone(format), is_key, data }))
-    }
-}
-
-fn slices(picture: &Picture) -> YUVSlices<'_> {
-    let (width, height) = (picture.width, picture.height);
-    let planes = (&picture.y[..], &picture.u[..], &picture.v[..]);
-    YUVSlices::new(planes, (width, height), (width, width / 2, width / 2))
-}
-
-/// From the parameter sets in front of the first keyframe.
-fn format_of(annex_b: &[u8]) -> Result<VideoFormat, String> {
-    // NAL unit types of H.264 table 7-1: 7 is the sequence, 8 the picture parameter set.
-    let find = |kind| nal::split_annex_b(annex_b).find(|unit| h264::nal_type(unit) == kind);
-    match (find(7), find(8)) {
-        (Some(sps), Some(pps)) => h264::video_format(sps, pps),
-        _ => Err("test pattern's encoder gave no parameter sets".to_owned()),
+        self.encoder.encode(picture, order.ticks, order.wants_key)
     }
 }
 
@@ -208,6 +111,8 @@ fn format_of(annex_b: &[u8]) -> Result<VideoFormat, String> {
 mod tests {
     use super::super::pattern_core::read_code;
     use super::*;
+    use crate::media::packet::Track;
+    use crate::media::{h264, nal};
     use openh264::decoder::Decoder;
     use openh264::formats::YUVSource;
     use std::path::{Path, PathBuf};
@@ -222,7 +127,7 @@ mod tests {
     }
 
     /// Makes the frames that `run` would make if each were on time.
-    fn shoot_all(plan: &Plan, frames: u64) -> (Vec<Shot>, Vec<Code>) {
+    fn shoot_all(plan: &Plan, frames: u64) -> (Vec<Encoded>, Vec<Code>) {
         let mut schedule = Schedule::new(plan.fps);
         let mut camera = Camera::open(plan).expect("encoder");
         let mut codes = Vec::new();
@@ -244,7 +149,7 @@ mod tests {
         (shots.collect(), codes)
     }
 
-    fn annex_b(shot: &Shot) -> Vec<u8> {
+    fn annex_b(shot: &Encoded) -> Vec<u8> {
         let nals = nal::length_prefixed_nals(&shot.data);
         nals.flat_map(|unit| [&START_CODE[..], unit].concat()).collect()
     }
@@ -407,7 +312,7 @@ mod tests {
             let mut busy = Box::pin(pool.run(move || wait.recv().is_ok()));
             assert!(smol::future::poll_once(&mut busy).await.is_none());
             let plan = Arc::new(plan(64, 64, 30));
-            let studio = Studio { plan, camera: Arc::default() };
+            let studio = Studio { plan, camera: Lent::default() };
             let code = Code { frame: 1, unix_ms: WALL_MS };
             let order = Order { ticks: 0, code, wants_key: true };
             // The thread may or may not have taken the busy job yet: wait until one job fills the queue.

@@ -34,6 +34,7 @@ use crate::config::stream::{StreamConfig, StreamPatch};
 use crate::http::auth::{self, Auth};
 use crate::http::gate::{Gate, GateConfig};
 use crate::http::listener;
+use crate::ingest::v4l2_devices;
 use crate::live::jpeg::Pictures;
 use crate::live::service::Live;
 use crate::record::disk::Disks;
@@ -292,6 +293,7 @@ async fn serve_all(
         store: parts.recordings.store.reader(),
         started: parts.started,
         machine: Arc::new(move || measured.stats()),
+        cameras: Arc::new(v4l2_devices::list),
     };
     let server = serve::start(&data_dir.join("run").join("api.sock"), Arc::new(ctx))
         .map_err(|error| format!("API: {error}"))?;

@@ -86,6 +86,7 @@ fn config(order: &TrialOrder) -> Result<StreamConfig, String> {
     let patch = StreamPatch {
         name: Some("Test".into()),
         url: Some(order.url.clone()),
+        codec: Some(order.codec),
         width: Some(order.width),
         height: Some(order.height),
         fps: Some(order.fps),
@@ -99,7 +100,7 @@ fn config(order: &TrialOrder) -> Result<StreamConfig, String> {
 /// What a stream that is connected to this very URL knows: a camera may have no second session. The test
 /// pattern is another one in another size.
 fn of_running(orders: &Orders, order: &TrialOrder) -> Option<(Facts, Option<Arc<Packet>>)> {
-    let is_camera = order.url.starts_with("rtsp");
+    let is_camera = !order.url.starts_with("testpattern:");
     let (wish, way) =
         ((order.width, order.height, order.fps), (order.transport, order.tls_fingerprint));
     let mut found = None;

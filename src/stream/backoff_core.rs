@@ -18,11 +18,17 @@ pub struct Backoff {
     failures: u32,
 }
 
+/// Pause while a camera of this machine is not plugged in: to look costs nothing, and each second of a longer one would
+/// not be recorded.
+pub const PAUSE_UNPLUGGED: Duration = Duration::from_secs(2);
+
 /// Why a run ended, as far as the pause goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// It passes by itself: the camera is away.
     Passing,
+    /// A camera of this machine is not there.
+    Unplugged,
     /// Trying again will not change it, unless the camera was still starting: some have no path, or one
     /// without a codec, in their first minute.
     Refused,
@@ -38,20 +44,26 @@ impl Backoff {
     /// pause is 75 to 125 % of its nominal length, so that sixteen cameras behind one switch don't
     /// come back in the same instant.
     pub fn next(&mut self, is_good: bool, cause: Cause, random: u32) -> Duration {
-        if is_good {
+        if is_good || cause == Cause::Unplugged {
             self.failures = 0;
         }
         let longest = match cause {
-            Cause::Passing => PAUSE_MAX,
+            Cause::Passing | Cause::Unplugged => PAUSE_MAX,
             Cause::Refused | Cause::Unauthorized => PAUSE_REFUSED,
         };
         let nominal = match cause {
             Cause::Unauthorized if !is_good => PAUSE_REFUSED,
+            // What follows begins anew: right after it was plugged in, a device file has not its rights yet.
+            Cause::Unplugged => return jittered(PAUSE_UNPLUGGED, random),
             _ => PAUSE_MIN.saturating_mul(1 << self.failures.min(9)).min(longest),
         };
         self.failures = self.failures.saturating_add(1);
-        nominal * (768 + random % 512) / 1024
+        jittered(nominal, random)
     }
+}
+
+fn jittered(nominal: Duration, random: u32) -> Duration {
+    nominal * (768 + random % 512) / 1024
 }
 
 #[cfg(test)]
@@ -71,6 +83,14 @@ mod tests {
             near(backoff.next(false, Cause::Passing, random), nominal_s);
         }
         near(backoff.next(true, Cause::Passing, 5), 1);
+    }
+
+    #[test]
+    fn a_local_camera_is_looked_for_every_two_seconds() {
+        let mut backoff = Backoff::default();
+        (0..20).for_each(|random| near(backoff.next(false, Cause::Unplugged, random), 2));
+        near(backoff.next(false, Cause::Refused, 256), 1);
+        near(backoff.next(false, Cause::Refused, 256), 2);
     }
 
     #[test]

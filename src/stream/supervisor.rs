@@ -11,10 +11,13 @@ use smol::future::FutureExt;
 
 use super::backoff_core::{Backoff, Cause};
 use super::hub::Hub;
+use crate::config::device;
 use crate::config::fingerprint::Fingerprint;
 use crate::config::stream::StreamConfig;
 use crate::config::transport::Transport;
-use crate::ingest::{IngestError, SourceEvent, rtsp, testpattern};
+use crate::ingest::v4l2_core::Wish;
+use crate::ingest::{IngestError, SourceEvent, rtsp, testpattern, v4l2};
+use crate::media::format::VideoCodec;
 use crate::media::packet::Track;
 use crate::nvr::snapshot::StreamStatus;
 use crate::system::pool::Pool;
@@ -24,8 +27,11 @@ use crate::system::wait::{self, Stopping};
 pub struct Source {
     /// With the camera's password in it.
     pub url: String,
-    /// Shown in a test pattern, whose size and rate the rest is; 0 for its own.
+    /// Shown in a test pattern.
     pub label: String,
+    /// What a local camera is asked for.
+    pub codec: VideoCodec,
+    /// Of a test pattern or a local camera; 0 for its own.
     pub width: u16,
     pub height: u16,
     pub fps: u16,
@@ -39,6 +45,7 @@ impl Source {
         Self {
             url: config.url.clone(),
             label: config.name.clone(),
+            codec: config.codec,
             width: config.width,
             height: config.height,
             fps: config.fps,
@@ -51,6 +58,7 @@ impl Source {
 /// Runs until `stop` asks. Takes at most a second longer: the camera is told goodbye.
 pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping) {
     let mut backoff = Backoff::default();
+    let mut last_why = String::new();
     let source = Source::main(&config);
     while !stop.is_asked() {
         let mut is_good = false;
@@ -73,7 +81,7 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
         let (status, cause, why) = match ended {
             Err(error) => {
                 let cause = cause(&error);
-                let is_passing = cause == Cause::Passing;
+                let is_passing = matches!(cause, Cause::Passing | Cause::Unplugged);
                 let status =
                     if is_passing { StreamStatus::Reconnecting } else { StreamStatus::Error };
                 (status, cause, error.to_string())
@@ -81,7 +89,11 @@ pub async fn run(config: StreamConfig, hub: Rc<Hub>, codec: Pool, stop: Stopping
             Ok(()) => (StreamStatus::Reconnecting, Cause::Passing, "the source ended".to_owned()),
         };
         let pause = backoff.next(is_good, cause, random());
-        log::warn!("stream {}: {why}; next try in {} s", config.id, pause.as_secs().max(1));
+        // What is looked for every 2 s is said once.
+        let is_known = cause == Cause::Unplugged && why == last_why;
+        let level = if is_known { log::Level::Debug } else { log::Level::Warn };
+        log::log!(level, "stream {}: {why}; next try in {} s", config.id, pause.as_secs().max(1));
+        last_why.clone_from(&why);
         hub.set_status(status, why);
         wait::pause(pause).or(stop.asked()).await;
     }
@@ -92,6 +104,7 @@ pub(super) fn cause(error: &IngestError) -> Cause {
     match error {
         IngestError::Unauthorized => Cause::Unauthorized,
         IngestError::Refused { .. } => Cause::Refused,
+        IngestError::Unplugged { .. } => Cause::Unplugged,
         _ => Cause::Passing,
     }
 }
@@ -122,6 +135,12 @@ pub(super) async fn session(
             fps: source.fps,
         };
         return testpattern::run(request, codec, sink, stop).await;
+    }
+    if let Some(path) = device::path_of(&source.url) {
+        let Source { codec: wanted, width, height, fps, .. } = *source;
+        let wish = Wish { codec: wanted, width, height, fps };
+        let request = v4l2::Request { path: path.to_owned(), wish };
+        return v4l2::run(request, codec, sink, stop).await;
     }
     let target = rtsp::Target {
         url: &source.url,

@@ -163,6 +163,7 @@ impl Rig {
             store: rows.reader(),
             started: Instant::now(),
             machine: Arc::new(machine),
+            cameras: Arc::new(|| Some(Vec::new())),
         };
         let ctx = Arc::new(ctx);
         let server = Some(start(&socket, Arc::clone(&ctx)).expect("a socket"));

@@ -157,6 +157,7 @@ function Source({ state, set, flag, stream, error }) {
           spellcheck={false} error={urlError} inputMode="url"
           hint="Such as rtsp://192.168.1.64:554/stream1. For a trial without any camera: testpattern://" />
       )}
+      {!brand && !stream && <LocalCameras choose={(url) => set('url')({ currentTarget: { value: url } })} />}
       {brand?.hint && <p class="hint">{brand.hint}</p>}
       {brand?.sub && <Switch label="Show its small picture in the grid" name="hasSub" checked={state.hasSub} onChange={flag('hasSub')} error={errorOf(error, 'sub_url')}
         hint="Recorded, and shown alone, is the large one. The small one spares the network and whoever watches many." />}
@@ -199,6 +200,21 @@ function Way({ state, set, error }) {
           hint="SHA-256, 64 digits. Cameras have certificates that nobody vouches for: test once, and the answer names the one it shows." />
       )}
     </details>
+  );
+}
+
+// Cameras that are plugged into the recorder itself; mostly there are none, and then nothing is said.
+function LocalCameras({ choose }) {
+  const [devices, setDevices] = useState([]);
+  useEffect(() => {
+    api('GET', '/devices').then((list) => setDevices(list.devices), () => setDevices([]));
+  }, []);
+  if (devices.length === 0) return null;
+  return (
+    <div class="actions">
+      <span>Plugged in here:</span>
+      {devices.map(({ url, name, path }) => <button key={url} type="button" class="button" onClick={() => choose(url)}>{name || path}</button>)}
+    </div>
   );
 }
 
