@@ -26,7 +26,8 @@ usage: ./build.sh COMMAND
           20 s of a processor for each fuzz target instead of 4
   cross   [aarch64|armv7]: the static program for a board, without root and without docker
   image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
-          (--update-lock: take today's Debian packages; board/README.md has the rest)
+          (--sign KEY: devices with it take updates signed with that Ed25519 key, and one is made, *.update;
+          --update-lock: take today's Debian packages; board/README.md has the rest)
   flash   [--board BOARD] /dev/sdX: write the image to a card, with questions first, and compare it
 USAGE
 }
@@ -179,12 +180,16 @@ need_vm() {
 # reason for the tests to fail: then today's are taken, and image.sh says so.
 need_board() {
 	need_image
-	need qemu-system-aarch64:qemu-system-arm qemu-img:qemu-utils
+	need qemu-system-aarch64:qemu-system-arm qemu-img:qemu-utils unsquashfs:squashfs-tools
 	program=$(board/common/cross.sh aarch64)
 	status=0
-	board/common/image.sh --board virt-arm64 --program "$program" || status=$?
+	# The tests sign their own updates.
+	key=target/image/test-key.pem
+	mkdir -p target/image
+	[ -f "$key" ] || (umask 077 && openssl genpkey -algorithm ed25519 -out "$key")
+	board/common/image.sh --board virt-arm64 --program "$program" --sign "$key" || status=$?
 	if [ "$status" -eq 3 ]; then
-		board/common/image.sh --board virt-arm64 --program "$program" --newest
+		board/common/image.sh --board virt-arm64 --program "$program" --sign "$key" --newest
 	elif [ "$status" -ne 0 ]; then
 		return "$status"
 	fi
@@ -266,7 +271,7 @@ need_image() {
 	need_cross
 	need mksquashfs:squashfs-tools /usr/sbin/mkfs.vfat:dosfstools mcopy:mtools genimage:genimage \
 		/usr/sbin/mke2fs:e2fsprogs cpio:cpio /usr/sbin/depmod:kmod mkimage:u-boot-tools zstd:zstd xz:xz-utils \
-		readelf:binutils
+		readelf:binutils openssl:openssl
 }
 
 cmd_cross() {

@@ -163,6 +163,7 @@ impl Rig {
             store: rows.reader(),
             started: Instant::now(),
             machine: Arc::new(machine),
+            desk: Arc::new(lightnvr::update::desk::Desk::new(None)),
         };
         let ctx = Arc::new(ctx);
         let server = Some(start(&socket, Arc::clone(&ctx)).expect("a socket"));

@@ -175,6 +175,7 @@ impl Bench {
             store: self.store.reader(),
             started: self.nvr.parts.started,
             machine: Arc::new(MachineStats::default),
+            desk: Arc::new(lightnvr::update::desk::Desk::new(None)),
         };
         let query = LedgerQuery { start_ms: Some(start_ms), end_ms: Some(end_ms) };
         match api::ledger::get(&ctx, 0, &query).expect("an answer") {
