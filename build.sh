@@ -23,7 +23,7 @@ usage: ./build.sh COMMAND
           tables here, figures in target/bench/latest.json (arguments go to tests/bench/bench.py, --help lists them)
   soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12, 12 power
           cuts instead of one, wear over an hour, a million recordings, ten rounds of 250 viewers instead of one,
-          20 s of a processor for each fuzz target instead of 4
+          20 s of a processor for each fuzz target instead of 4, updates with power cuts in each phase
   cross   [aarch64|armv7]: the static program for a board, without root and without docker
   image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
           (--sign KEY: devices with it take updates signed with that Ed25519 key, and one is made, *.update;
@@ -253,9 +253,10 @@ cmd_soak() {
 	need_build
 	need_test
 	need_vm
+	need_board
 	release
 	SOAK=1 run_tests --test record_kill --test disk_stall --test million --test live_load --test fuzz \
-		--test vm_memory --test vm_power_cut --test vm_wear
+		--test vm_memory --test vm_power_cut --test vm_wear --test board_update
 }
 
 need_cross() {
