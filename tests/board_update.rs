@@ -64,14 +64,21 @@ fn state(api: &Api) -> Option<Value> {
     (answer.status == 200).then(|| json::parse(answer.text()))
 }
 
+/// How the last update ended, or where it is.
+fn outcome(state: &Value) -> Option<&str> {
+    match state.field("last") {
+        Value::Null => None,
+        last => Some(last.field("outcome").text()),
+    }
+}
+
 /// Waits until an update has come to this end; gives what is said of it.
 #[track_caller]
-fn wait_for_outcome(api: &Api, outcome: &str) -> Value {
-    wait::until(&format!("the update is {outcome}"), SETTLED_WITHIN, || {
+fn wait_for_outcome(api: &Api, want: &str) -> Value {
+    wait::until(&format!("the update is {want}"), SETTLED_WITHIN, || {
         let state = state(api)?;
         let is_idle = state.field("state").text() == "idle";
-        let last = state.field("last").field_if_any("outcome")?.text() == outcome;
-        (is_idle && last).then_some(state)
+        (is_idle && outcome(&state) == Some(want)).then_some(state)
     })
 }
 
@@ -133,12 +140,12 @@ fn an_update_that_is_well_stays_and_a_slot_that_does_not_boot_is_left() {
     for slot in ["b", "a"] {
         let answer = bundle::send(&api, &good_bundle());
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let confirmed = wait::until("it is confirmed", SETTLED_WITHIN, || {
+        wait::until("it is confirmed", SETTLED_WITHIN, || {
             let state = state(&api)?;
-            let outcome = state.field("last").field_if_any("outcome")?.text() == "confirmed";
-            (outcome && state.field("slot").text() == slot).then_some(())
+            (outcome(&state) == Some("confirmed") && state.field("slot").text() == slot)
+                .then_some(())
         });
-        println!("slot {slot}: confirmed {confirmed:?}");
+        println!("slot {slot}: confirmed");
         device.run("setsid reboot >/dev/null 2>&1 & true");
         device.qemu.wait_for_console(
             &format!("slot {slot} (active {slot}, trial -, left 0)"),

@@ -457,14 +457,13 @@ fn write_part(from: &Path, at: u64, length: u64, to: &Path, done: &Done) -> Resu
         return copy(&bundle, at, length, &file, done);
     }
     // Not `boot_files::writable` around an error of ours: what it answers is the card's own.
-    let copied = boot_files::writable(|| {
+    boot_files::writable(|| {
         if let Some(dir) = to.parent() {
             fs::create_dir_all(dir)?;
         }
         let file = File::create(to)?;
         Ok(copy(&bundle, at, length, &file, done))
-    })?;
-    copied
+    })?
 }
 
 fn copy(bundle: &File, at: u64, length: u64, to: &File, done: &Done) -> Result<(), Broken> {

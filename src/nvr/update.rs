@@ -206,22 +206,23 @@ async fn take(
         written?;
         desk.set_upload(Upload::Under { received, total: length });
     }
-    let Taking::Parts(header, check) = taking else {
+    let Taking::Parts(parts) = taking else {
         return Err(refused(Refusal("the update is not whole: it ends in its head".into())));
     };
+    let (header, check) = *parts;
     check.finish().map_err(|Refusal(reason)| Failed::Refused {
         version: header.version.to_string(),
         reason,
     })?;
     let dir = orders.intake.dir.clone();
     blocking(move || finish(&dir)).await?;
-    Ok(*header)
+    Ok(header)
 }
 
 /// How far the look at a bundle is.
 enum Taking {
     Head,
-    Parts(Box<Header>, PayloadCheck),
+    Parts(Box<(Header, PayloadCheck)>),
 }
 
 impl Taking {
@@ -229,7 +230,7 @@ impl Taking {
     fn feed(&mut self, bytes: &[u8], total: u64, device: &Device) -> Result<(), Refusal> {
         const { assert!(STEP_BYTES >= HEAD_BYTES_MAX) }
         match self {
-            Self::Parts(_, check) => check.feed(bytes),
+            Self::Parts(parts) => parts.1.feed(bytes),
             Self::Head => {
                 let Some(header) = read_head(bytes, total, device)? else {
                     return Err(Refusal("the update is not whole: it ends in its head".into()));
@@ -237,7 +238,7 @@ impl Taking {
                 let mut check = PayloadCheck::new(&header);
                 let at = usize::try_from(header.length).unwrap_or(bytes.len()).min(bytes.len());
                 check.feed(&bytes[at..])?;
-                *self = Self::Parts(Box::new(header), check);
+                *self = Self::Parts(Box::new((header, check)));
                 Ok(())
             }
         }
