@@ -82,6 +82,30 @@ fn wait_for_outcome(api: &Api, want: &str) -> Value {
     })
 }
 
+/// Restarts it in order; gives what the boot loader then said of its choice.
+#[track_caller]
+fn reboot(device: &mut Board) -> String {
+    let choices = |device: &Board| {
+        let console = device.qemu.console();
+        let lines = console.lines().filter_map(|line| line.strip_prefix("LightNVR: slot "));
+        lines.map(|line| format!("slot {}", line.trim())).collect::<Vec<_>>()
+    };
+    let before = choices(device).len();
+    device.run("setsid reboot >/dev/null 2>&1 & true");
+    let told = wait::until("the boot loader chooses", PHASE_WITHIN, || {
+        choices(device).into_iter().nth(before)
+    });
+    device.wait_for_http(Instant::now());
+    told
+}
+
+#[track_caller]
+fn add_pattern(api: &Api) {
+    let body = r#"{"name":"Pattern","url":"testpattern://","width":320,"height":240,"fps":5}"#;
+    api.json("POST", "/api/v1/streams", Some(body));
+    board::wait_for_recording(api, 0, Instant::now());
+}
+
 #[test]
 fn an_update_that_never_becomes_well_is_left_and_a_damaged_one_is_refused() {
     let home = TempDir::new("board_update_sick");
@@ -134,9 +158,7 @@ fn an_update_that_is_well_stays_and_a_slot_that_does_not_boot_is_left() {
     device.wait_for_http(device.started);
     let password = device.shown_password();
     let api = device.api(&password);
-    let body = r#"{"name":"Pattern","url":"testpattern://","width":320,"height":240,"fps":5}"#;
-    api.json("POST", "/api/v1/streams", Some(body));
-    board::wait_for_recording(&api, 0, Instant::now());
+    add_pattern(&api);
     for slot in ["b", "a"] {
         let answer = bundle::send(&api, &good_bundle());
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -146,12 +168,8 @@ fn an_update_that_is_well_stays_and_a_slot_that_does_not_boot_is_left() {
                 .then_some(())
         });
         println!("slot {slot}: confirmed");
-        device.run("setsid reboot >/dev/null 2>&1 & true");
-        device.qemu.wait_for_console(
-            &format!("slot {slot} (active {slot}, trial -, left 0)"),
-            PHASE_WITHIN,
-        );
-        device.wait_for_http(Instant::now());
+        let told = reboot(&mut device);
+        assert_eq!(told, format!("slot {slot} (active {slot}, trial -, left 0)"));
     }
     let [kernel, initrd, root] = bundle::take_apart(&good_bundle(), home.path());
     fs::write(&root, vec![0x5a; 4 << 20]).expect("the test's directory can be written");
@@ -173,6 +191,7 @@ fn the_power_may_go_in_each_phase_of_an_update() {
     let mut device = Board::plug_in(home.path(), &card, Watchdog::Absent);
     device.wait_for_http(device.started);
     let password = device.shown_password();
+    add_pattern(&device.api(&password));
     for phase in ["receiving", "checking", "writing", "restarting", "trial"] {
         let api = device.api(&password);
         let slot = state(&api).expect("it answers").field("slot").text().to_owned();
