@@ -237,7 +237,9 @@ impl Updater {
                 }
             }
         };
-        self.show(phase, 0);
+        if phase == Phase::Restarting {
+            self.show(phase, 0);
+        }
         // Where the card takes no write the boot loader's count ends the trial.
         if let Err(error) = self.carry_out(&steps, None).await {
             say(&format!("update: {}", words(&error)));
