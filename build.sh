@@ -23,12 +23,13 @@ usage: ./build.sh COMMAND
           tables here, figures in target/bench/latest.json (arguments go to tests/bench/bench.py, --help lists them)
   soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12, 12 power
           cuts instead of one, wear over an hour, a million recordings, ten rounds of 250 viewers instead of one,
-          20 s of a processor for each fuzz target instead of 4
+          20 s of a processor for each fuzz target instead of 4, updates with power cuts in each phase
   fuzz    [TARGET [SECONDS]]: one target of tests/fuzz/, or each, under libFuzzer for 900 s; what is found ends up
           in target/fuzz/found/ (wants nightly Rust and cargo-fuzz, and says so)
   cross   [aarch64|armv7]: the static program for a board, without root and without docker
   image   --board rpi-arm64|virt-arm64: the image for a board's SD card, target/image/BOARD/*.img.xz
-          (--update-lock: take today's Debian packages; board/README.md has the rest)
+          (--sign KEY: devices with it take updates signed with that Ed25519 key, and one is made, *.update;
+          --update-lock: take today's Debian packages; board/README.md has the rest)
   flash   [--board BOARD] /dev/sdX: write the image to a card, with questions first, and compare it
 USAGE
 }
@@ -182,12 +183,16 @@ need_vm() {
 # reason for the tests to fail: then today's are taken, and image.sh says so.
 need_board() {
 	need_image
-	need qemu-system-aarch64:qemu-system-arm qemu-img:qemu-utils
+	need qemu-system-aarch64:qemu-system-arm qemu-img:qemu-utils unsquashfs:squashfs-tools
 	program=$(board/common/cross.sh aarch64)
 	status=0
-	board/common/image.sh --board virt-arm64 --program "$program" || status=$?
+	# The tests sign their own updates.
+	key=target/image/test-key.pem
+	mkdir -p target/image
+	[ -f "$key" ] || (umask 077 && openssl genpkey -algorithm ed25519 -out "$key")
+	board/common/image.sh --board virt-arm64 --program "$program" --sign "$key" || status=$?
 	if [ "$status" -eq 3 ]; then
-		board/common/image.sh --board virt-arm64 --program "$program" --newest
+		board/common/image.sh --board virt-arm64 --program "$program" --sign "$key" --newest
 	elif [ "$status" -ne 0 ]; then
 		return "$status"
 	fi
@@ -251,9 +256,10 @@ cmd_soak() {
 	need_build
 	need_test
 	need_vm
+	need_board
 	release
 	SOAK=1 run_tests --test record_kill --test disk_stall --test million --test live_load --test fuzz \
-		--test vm_memory --test vm_power_cut --test vm_wear
+		--test vm_memory --test vm_power_cut --test vm_wear --test board_update
 }
 
 # libFuzzer comes with nightly Rust only. Neither is installed behind the owner's back.
@@ -302,7 +308,7 @@ need_image() {
 	need_cross
 	need mksquashfs:squashfs-tools /usr/sbin/mkfs.vfat:dosfstools mcopy:mtools genimage:genimage \
 		/usr/sbin/mke2fs:e2fsprogs cpio:cpio /usr/sbin/depmod:kmod mkimage:u-boot-tools zstd:zstd xz:xz-utils \
-		readelf:binutils
+		readelf:binutils openssl:openssl
 }
 
 cmd_cross() {

@@ -14,7 +14,8 @@ pub const HELP: &str = "\
 LightNVR, a network video recorder
 
 Usage: lightnvr [--data-dir DIR] [--listen ADDR:PORT] [--demo]
-                [--admin-password-file FILE] [--redirect-port PORT] [--log-level LEVEL]
+                [--admin-password-file FILE] [--redirect-port PORT] [--update-dir DIR]
+                [--log-level LEVEL]
        lightnvr check --data-dir DIR [--rebuild [--storage DIR]]
        lightnvr init --disk DEVICE | keep    on a device flashed with the image only
 
@@ -24,6 +25,7 @@ Usage: lightnvr [--data-dir DIR] [--listen ADDR:PORT] [--demo]
   --admin-password-file FILE  password of user admin, only while none is stored
                               (or the variable LIGHTNVR_ADMIN_PASSWORD)
   --redirect-port PORT        answer there too, with 308 to the page
+  --update-dir DIR            take updates and hand them to `lightnvr keep`, which writes DIR
   --log-level LEVEL           off, error, warn, info (default), debug or trace
   --version, --help
 
@@ -73,6 +75,8 @@ pub struct RunArgs {
     pub admin_password_file: Option<PathBuf>,
     /// A second port that answers every request with 308 to the page.
     pub redirect_port: Option<u16>,
+    /// Where `lightnvr keep` says what this device is; with it the recorder takes updates.
+    pub update_dir: Option<PathBuf>,
     pub log_level: log::LevelFilter,
 }
 
@@ -85,6 +89,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
         is_demo: false,
         admin_password_file: None,
         redirect_port: None,
+        update_dir: None,
         log_level: log::LevelFilter::Info,
     };
     let (mut word, mut is_rebuild, mut storage) = (Word::Run, false, None);
@@ -115,6 +120,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
                 let port = text.parse().ok().filter(|port| *port > 0);
                 let wrong = || format!("--redirect-port: got {text:?}, want 1 to 65535");
                 run.redirect_port = Some(port.ok_or_else(wrong)?);
+            }
+            Long("update-dir") => {
+                run_only = Some("--update-dir");
+                run.update_dir = Some(path(&mut parser, "--update-dir")?);
             }
             Long("log-level") => {
                 let text = text(&mut parser, "--log-level")?;
@@ -195,13 +204,14 @@ mod tests {
     #[test]
     fn every_option_is_taken() {
         let line = "--data-dir /d --listen 127.0.0.1:0 --demo --admin-password-file /p --redirect-port 80 \
-             --log-level debug";
+             --update-dir /u --log-level debug";
         let want = RunArgs {
             data_dir: "/d".into(),
             listen: Some(([127, 0, 0, 1], 0).into()),
             is_demo: true,
             admin_password_file: Some("/p".into()),
             redirect_port: Some(80),
+            update_dir: Some("/u".into()),
             log_level: log::LevelFilter::Debug,
         };
         assert_eq!(parsed(line), Ok(Task::Run(want)));
@@ -229,6 +239,7 @@ mod tests {
             "--log-level loud",
             "--redirect-port 0",
             "check --redirect-port 80",
+            "keep --update-dir /u",
             "check --demo",
             "check check",
             "--rebuild",

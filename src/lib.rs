@@ -18,6 +18,7 @@ pub mod record;
 pub mod store;
 pub mod stream;
 pub mod system;
+pub mod update;
 
 /// The program's version, as `GET /api/v1/system` and `--version` show it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Makes the image for a board's SD card: image.sh --board NAME [--newest | --update-lock] [--program FILE].
+# Makes the image for a board's SD card: image.sh --board NAME [--newest | --update-lock] [--program FILE] [--sign KEY].
 # Called by ./build.sh image. No root, no loop mounts.
 #
-# What it writes, below target/image/NAME: lightnvr-NAME.img.xz (to be flashed) and lightnvr-NAME.img. Same inputs
+# What it writes, below target/image/NAME: lightnvr-NAME.img.xz (to be flashed) and lightnvr-NAME.img; with --sign, an
+# Ed25519 key in PEM, also lightnvr-NAME.update for devices that were flashed with an image of that key. Same inputs
 # give the same bytes: times are the last commit's, file systems have fixed ids, lists are sorted.
 set -eu
 TOP=$(cd "$(dirname "$0")/../.." && pwd)
@@ -32,20 +33,21 @@ die() {
 # shellcheck source=board/common/root.sh
 . "$COMMON/root.sh"
 
-board='' program='' newest='' update_lock=''
+board='' program='' newest='' update_lock='' sign=''
 while [ $# -gt 0 ]; do
 	case $1 in
-	--board | --program)
+	--board | --program | --sign)
 		[ $# -ge 2 ] || die "$1 wants a value"
 		case $1 in
 		--board) board=$2 ;;
 		--program) program=$2 ;;
+		--sign) sign=$2 ;;
 		esac
 		shift
 		;;
 	--newest) newest=yes ;;
 	--update-lock) update_lock=yes ;;
-	*) die "got $1, want --board NAME, --program FILE, --newest or --update-lock" ;;
+	*) die "got $1, want --board NAME, --program FILE, --sign KEY, --newest or --update-lock" ;;
 	esac
 	shift
 done
@@ -79,6 +81,10 @@ fi
 if [ -z "$program" ]; then
 	program=$("$COMMON/cross.sh" aarch64)
 fi
+if [ -n "$sign" ]; then
+	[ -f "$sign" ] || die "--sign: no file $sign; make a key with: openssl genpkey -algorithm ed25519 -out $sign"
+	openssl pkey -in "$sign" -noout -text 2>/dev/null | grep -qi '^ED25519 Private-Key' || die "--sign: $sign is no Ed25519 key in PEM"
+fi
 [ -f "$program" ] || die "--program: no file $program"
 
 rm -rf "$OUT"
@@ -106,6 +112,14 @@ mksquashfs "$WORK/root" "$INPUT_DIR/root-a.squashfs" -comp zstd -Xcompression-le
 	-no-progress -quiet -processors 2 >&2
 root_bytes=$(stat -c %s "$INPUT_DIR/root-a.squashfs")
 [ "$root_bytes" -le "$ROOT_BYTES_MAX" ] || die "the root has $root_bytes bytes, a slot has $ROOT_BYTES_MAX"
+
+if [ -n "$sign" ]; then
+	"$COMMON/bundle.sh" "$sign" "$(basename "$BOARD")" "$VERSION" "$BOOT_DIR/a/kernel.gz" "$BOOT_DIR/a/initrd.zst" \
+		"$INPUT_DIR/root-a.squashfs" "$OUT/lightnvr-$board.update"
+	say "update $(stat -c %s "$OUT/lightnvr-$board.update") bytes"
+else
+	say "no --sign KEY: devices with this image take no updates"
+fi
 
 mke2fs -q -t ext4 -b 4096 -m 0 -L LIGHTNVR-DATA -U 4c4e5652-0000-4000-8000-000000000004 \
 	-E hash_seed=4c4e5652-0000-4000-8000-000000000005,root_owner=0:0,lazy_itable_init=0,resize=268435456 \

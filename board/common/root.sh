@@ -26,6 +26,10 @@ make_root() {
 	cp -a "$TOP/rootfs-overlay/." "$ROOT_DIR/"
 	printf '%s\n' "$VERSION" >"$ROOT_DIR/etc/lightnvr-version"
 	printf '%s\n' "$(basename "$BOARD")" >"$ROOT_DIR/etc/lightnvr-board"
+	# The public half: 32 bytes at the end of its DER form (RFC 8410 section 4).
+	if [ -n "$sign" ]; then
+		openssl pkey -in "$sign" -pubout -outform DER | tail -c 32 | od -An -v -tx1 | tr -d ' \n' >"$ROOT_DIR/etc/lightnvr-update-key"
+	fi
 }
 
 # wpa_supplicant with its libraries, and the rules of each country.

@@ -27,8 +27,12 @@ pub enum ApiError {
     MethodNotAllowed { allow: &'static str },
     /// 413.
     BodyTooLarge,
-    /// 415.
-    MediaType,
+    /// 415; the media type that is wanted.
+    MediaType(&'static str),
+    /// 411: a body without a length said beforehand.
+    LengthRequired,
+    /// This installation can't, whatever is sent: 501.
+    NotHere(&'static str),
     /// Not now: 503 with `Retry-After`.
     Busy { what: String, retry_after_s: u32 },
     /// What keeps the recorder from its work: 503 of `/healthz` alone.
@@ -62,8 +66,10 @@ impl ApiError {
             Self::NotFound(_) => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::BodyTooLarge => 413,
-            Self::MediaType => 415,
+            Self::LengthRequired => 411,
+            Self::MediaType(_) => 415,
             Self::Internal { .. } => 500,
+            Self::NotHere(_) => 501,
             Self::Busy { .. } | Self::Unhealthy { .. } => 503, // 429 belongs to the rate limiter alone
         }
     }
@@ -86,7 +92,9 @@ impl ApiError {
             Self::NotFound(what) => what,
             Self::MethodNotAllowed { allow } => &format!("method not allowed; allowed are {allow}"),
             Self::BodyTooLarge => "body is larger than 64 KiB",
-            Self::MediaType => "send the header Content-Type: application/json",
+            Self::MediaType(want) => &format!("send the header Content-Type: {want}"),
+            Self::LengthRequired => "send the header Content-Length",
+            Self::NotHere(what) => what,
             Self::Internal { .. } => {
                 "internal error; the log has it under this answer's X-Request-Id"
             }
@@ -203,7 +211,7 @@ mod tests {
             r#"{"error":"disk 0 stalls; b","reasons":["disk 0 stalls","b"]}"#,
         );
         check(
-            ApiError::MediaType,
+            ApiError::MediaType("application/json"),
             415,
             r#"{"error":"send the header Content-Type: application/json"}"#,
         );

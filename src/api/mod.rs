@@ -30,6 +30,7 @@ pub mod streams;
 pub mod system;
 pub mod system_log;
 pub mod trial;
+pub mod update;
 pub mod wire;
 
 use std::fmt;
@@ -40,6 +41,7 @@ use crate::config::device::LocalCamera;
 use crate::nvr::command::CommandSender;
 use crate::nvr::snapshot::SnapshotCell;
 use crate::store::StoreReader;
+use crate::update::desk::Desk;
 use error::ApiError;
 use json::Fields;
 use route::{Method, Route};
@@ -70,6 +72,7 @@ pub struct Ctx {
     pub machine: Arc<dyn Fn() -> MachineStats + Send + Sync>,
     /// Asks the drivers of the cameras on this machine, which may take a second; `None` while another thread does.
     pub cameras: Arc<dyn Fn() -> Option<Vec<LocalCamera>> + Send + Sync>,
+    pub desk: Arc<Desk>,
 }
 
 impl fmt::Debug for Ctx {
@@ -87,6 +90,8 @@ pub struct Request<'a> {
     pub content_type: Option<&'a str>,
     pub accept_encoding: Option<&'a str>,
     pub body: &'a [u8],
+    /// Bytes of a body that is still on the client's connection.
+    pub length: Option<u64>,
     /// The session that sent it, if it came with a cookie.
     pub session: Option<u64>,
     /// Sent by the gate itself to fetch the next page of a list.
@@ -153,6 +158,7 @@ pub fn answer(ctx: &Ctx, request: &Request<'_>) -> Result<Reply, ApiError> {
         Method::Post if route == Route::AdoptStorage && request.body.is_empty() => {
             storage::adopt(ctx)
         }
+        Method::Post if route == Route::Update => update::post(ctx, request),
         Method::Post | Method::Put => change(ctx, route, request, &read_fields(request)?),
         Method::Delete => delete(ctx, route),
         _ => match route {
@@ -177,6 +183,7 @@ fn read(ctx: &Ctx, route: Route, query: &str, is_follow_up: bool) -> Result<Repl
         Route::System => system::get(ctx),
         Route::Backup => backup::get(ctx, query),
         Route::SystemLog => Ok(system_log::get()),
+        Route::Update => Ok(update::get(ctx)),
         Route::Settings => Ok(settings::get(ctx)),
         Route::Session => Ok(session::get(ctx)),
         Route::Hls(id, file) => streaming::hls(ctx, id, file, query),
@@ -225,7 +232,7 @@ fn delete(ctx: &Ctx, route: Route) -> Result<Reply, ApiError> {
 /// The body as fields. An empty body has no media type to be wrong, so it is a bad body.
 fn read_fields(request: &Request<'_>) -> Result<Fields, ApiError> {
     if !request.body.is_empty() && !request.content_type.is_some_and(is_json) {
-        return Err(ApiError::MediaType);
+        return Err(ApiError::MediaType("application/json"));
     }
     Fields::parse(request.body)
 }

@@ -39,6 +39,7 @@ pub enum Route {
     Devices,
     System,
     SystemLog,
+    Update,
     Backup,
     Settings,
     Password,
@@ -101,6 +102,7 @@ pub fn parse_route(path: &str) -> Route {
         ["api", "v1", "system"] => Route::System,
         ["api", "v1", "backup"] => Route::Backup,
         ["api", "v1", "system", "log"] => Route::SystemLog,
+        ["api", "v1", "system", "update"] => Route::Update,
         ["api", "v1", "settings"] => Route::Settings,
         ["api", "v1", "password"] => Route::Password,
         ["api", "v1", "session"] => Route::Session,
@@ -140,7 +142,7 @@ impl Route {
     pub fn methods(self) -> &'static [Method] {
         use Method::{Delete, Get, Head, Post, Put};
         match self {
-            Self::Streams => &[Get, Head, Post],
+            Self::Streams | Self::Update => &[Get, Head, Post],
             Self::Stream(_) | Self::Recording(_) => &[Get, Head, Put, Delete],
             Self::Settings | Self::Backup => &[Get, Head, Put],
             Self::Password => &[Put],
@@ -154,7 +156,7 @@ impl Route {
     /// The same as the value of an `Allow` header.
     pub fn allow(self) -> &'static str {
         match self {
-            Self::Streams => "GET, HEAD, POST",
+            Self::Streams | Self::Update => "GET, HEAD, POST",
             Self::Stream(_) | Self::Recording(_) => "GET, HEAD, PUT, DELETE",
             Self::Settings | Self::Backup => "GET, HEAD, PUT",
             Self::Password => "PUT",
@@ -215,6 +217,7 @@ mod tests {
         check_route("/api/v1/system", Route::System);
         check_route("/api/v1/backup", Route::Backup);
         check_route("/api/v1/system/log", Route::SystemLog);
+        check_route("/api/v1/system/update", Route::Update);
         check_route("/api/v1/settings", Route::Settings);
         check_route("/api/v1/password", Route::Password);
         check_route("/api/v1/session", Route::Session);
@@ -275,6 +278,7 @@ mod tests {
             "/api/v1/streams",
             "/api/v1/streams/1",
             "/api/v1/streams/test",
+            "/api/v1/system/update",
             "/api/v1/recordings/1",
             "/api/v1/settings",
             "/api/v1/backup",

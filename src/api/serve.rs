@@ -289,6 +289,7 @@ fn reply_to(ctx: &Ctx, mut request: tiny_http::Request) {
             content_type: header(&request, "Content-Type"),
             accept_encoding: header(&request, "Accept-Encoding"),
             body: &body,
+            length: header(&request, wire::LENGTH).and_then(|bytes| bytes.parse().ok()),
             session: header(&request, wire::SESSION).and_then(|id| id.parse().ok()),
             is_follow_up: header(&request, wire::INTERNAL) == Some("1"),
         };

@@ -27,6 +27,8 @@ pub const WRONG_PASSWORD: &str = "lightnvr-wrong-password";
 
 /// Request: the session that the gate found by its cookie, decimal.
 pub const SESSION: &str = "lightnvr-session";
+/// Request: bytes of a body that follows on the client's connection and is not sent along.
+pub const LENGTH: &str = "lightnvr-length";
 /// Answer: check these credentials, `user:password` in the form of `encode_path`, and open a session.
 pub const LOG_IN: &str = "lightnvr-log-in";
 /// Answer, `1`: end the session of the request.
@@ -45,6 +47,10 @@ pub const ORDER: &str = "lightnvr-order";
 pub enum Order {
     Trial(TrialOrder),
     Export(ExportOrder),
+    /// The body of so many bytes is the bundle of an update.
+    Update {
+        length: u64,
+    },
 }
 
 /// One MP4 of a stream's recordings in a span, Unix milliseconds.
@@ -85,6 +91,7 @@ impl Order {
             Self::Export(ExportOrder { stream_id, start_ms, end_ms, disposition }) => {
                 format!("export;{stream_id};{start_ms};{end_ms};{}", encode_path(disposition))
             }
+            Self::Update { length } => format!("update;{length}"),
         }
     }
 
@@ -115,6 +122,7 @@ impl Order {
                 let disposition = decode_percent(parts.next()?)?;
                 Some(Self::Export(ExportOrder { stream_id, start_ms, end_ms, disposition }))
             }
+            "update" => Some(Self::Update { length: rest.parse().ok()? }),
             _ => None,
         }
     }
@@ -125,6 +133,7 @@ impl fmt::Debug for Order {
         match self {
             Self::Trial(_) => f.write_str("Trial(***)"),
             Self::Export(order) => order.fmt(f),
+            Self::Update { length } => write!(f, "Update({length})"),
         }
     }
 }
@@ -290,6 +299,8 @@ mod tests {
             prop_assert_eq!(Order::parse(&header), Some(order));
             let disposition = near.clone();
             let order = Order::Export(ExportOrder { stream_id: 7, start_ms: -5, end_ms: 9, disposition });
+            prop_assert_eq!(Order::parse(&order.encode()), Some(order));
+            let order = Order::Update { length: u64::from(side) };
             prop_assert_eq!(Order::parse(&order.encode()), Some(order));
             let _ = Order::parse(&near);
         }

@@ -3,8 +3,9 @@
 //! In here: the moment in which the partition is writable. It is FAT, so a file is written beside the old one, synced,
 //! and put in its place. Not in here: what is in the files.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, mount_remount};
@@ -38,6 +39,19 @@ pub fn write(name: &str, bytes: Option<&[u8]>) -> io::Result<()> {
             std::fs::rename(&beside, &path)
         }
         None => std::fs::remove_file(&path),
+    })
+}
+
+/// Writes a file of one sector over itself: a power cut leaves the old sector or the new one, and touches no other.
+/// It must be short, and always of one length.
+pub fn overwrite(name: &str, text: &str) -> io::Result<()> {
+    writable(|| {
+        let path = Path::new(BOOT_DIR).join(name);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        // What U-Boot wrote is a byte longer.
+        file.set_len(text.len() as u64)?;
+        file.sync_all()
     })
 }
 

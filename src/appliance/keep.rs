@@ -1,8 +1,8 @@
 //! `lightnvr keep`: stays as long as the device runs, and keeps the recorder running.
 //!
 //! In here: the recorder as a child under a user of its own, the hardware watchdog, its log in RAM, the files and lines
-//! by which the owner learns address and first password, the last known time. What to do and when is in `watch_core`.
-//! It runs as root and therefore takes in nothing but the recorder's datagrams, of which only two words count.
+//! by which the owner learns address and first password, the last known time, updates (`update.rs`). What to do and when is in `watch_core`.
+//! It runs as root and therefore takes in nothing but the recorder's datagrams, of which a few words count.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -23,10 +23,12 @@ use smol::future::FutureExt;
 use super::init::{TIME_FILE, say, write_private};
 use super::mdns::Responder;
 use super::sntp;
+use super::update::{self, Heard};
 use super::watch_core::Watch;
-use super::{DEVICE_DIR, RECORDER_ID, RUN_DIR, boot_files, grow};
+use super::{DEVICE_DIR, RECORDER_ID, RUN_DIR, UPDATE_DIR, boot_files, grow};
 use crate::args::KeepArgs;
 use crate::system::{clock, signal, wait};
+use crate::update::desk::READY_WORD;
 
 const TICK: Duration = Duration::from_secs(1);
 /// From the last kick to the restart. The Pi's hardware can at most 15 s.
@@ -56,7 +58,12 @@ pub fn run(args: &KeepArgs) -> ExitCode {
         sntp::run().await;
         Ok(())
     };
-    match smol::block_on(keep(args).or(keep_time)) {
+    let (heard, bundles) = update::heard();
+    let keep_updated = async {
+        update::run(&args.data_dir, &heard, bundles).await;
+        Ok(())
+    };
+    match smol::block_on(keep(args, &heard).or(keep_time).or(keep_updated)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("keep: {error}"));
@@ -71,7 +78,7 @@ enum Event {
     Terminated,
 }
 
-async fn keep(args: &KeepArgs) -> io::Result<()> {
+async fn keep(args: &KeepArgs, heard: &Heard) -> io::Result<()> {
     let socket_path = Path::new(RUN_DIR).join("notify");
     let socket = listen(&socket_path)?;
     let mut keeper = Keeper::new(args, socket_path);
@@ -92,10 +99,10 @@ async fn keep(args: &KeepArgs) -> io::Result<()> {
             Event::Terminated
         };
         match tick.or(ended).or(message).await {
-            Event::Message(text) => keeper.hear(&text),
+            Event::Message(text) => keeper.hear(&text, heard),
             Event::Tick => {
                 next = Instant::now() + TICK;
-                keeper.tick();
+                keeper.tick(heard);
             }
             Event::Terminated => {
                 keeper.stop().await;
@@ -154,20 +161,25 @@ impl Keeper {
     }
 
     /// Takes in what the recorder says of itself.
-    fn hear(&mut self, message: &str) {
+    fn hear(&mut self, message: &str, heard: &Heard) {
         for line in message.lines() {
             if line == "WATCHDOG=1" {
                 self.watch.heard(Instant::now());
             } else if let Some(port) = line.strip_prefix("X_PORT=") {
                 self.port = port.parse().ok();
+                heard.set_port(self.port);
+            } else if let Some(recording) = line.strip_prefix("X_RECORDING=") {
+                heard.set_recording(recording == "1");
+            } else if line == READY_WORD {
+                heard.bundle_is_there();
             }
         }
     }
 
     /// Once a second.
-    fn tick(&mut self) {
+    fn tick(&mut self, heard: &Heard) {
         let now = Instant::now();
-        self.look_at_child(now);
+        self.look_at_child(now, heard);
         if self.watch.is_due(now) {
             self.start_child(now);
         }
@@ -188,11 +200,12 @@ impl Keeper {
         }
     }
 
-    fn look_at_child(&mut self, now: Instant) {
+    fn look_at_child(&mut self, now: Instant, heard: &Heard) {
         let Some(child) = &mut self.child else { return };
         if let Ok(Some(status)) = child.try_wait() {
             self.child = None;
             self.port = None;
+            heard.recorder_ended();
             let wait = self.watch.ended(now);
             say(&format!("the recorder ended ({status}); it starts again in {} s", wait.as_secs()));
         }
@@ -312,6 +325,7 @@ fn spawn(data_dir: &Path, socket: &Path) -> io::Result<Child> {
     let log = OpenOptions::new().append(true).create(true).mode(0o600).open(log_file())?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--data-dir").arg(data_dir).arg("--redirect-port").arg(REDIRECT_PORT);
+    command.arg("--update-dir").arg(UPDATE_DIR);
     command.env("NOTIFY_SOCKET", socket).env("HOME", data_dir);
     if let Ok(zone) = fs::read_to_string(Path::new(RUN_DIR).join("timezone")) {
         command.env("TZ", zone.trim());

@@ -13,6 +13,7 @@ pub mod mdns;
 pub mod setup_core;
 pub mod sntp;
 pub mod sntp_core;
+pub mod update;
 pub mod watch_core;
 
 /// The recorder's user and group in `rootfs-overlay/etc/passwd`.
@@ -21,6 +22,8 @@ pub const RECORDER_ID: u32 = 900;
 pub const BOOT_DIR: &str = "/boot";
 /// What the running system keeps in RAM.
 pub const RUN_DIR: &str = "/run/lightnvr";
+/// Below it: what the recorder reads of updates.
+pub const UPDATE_DIR: &str = "/run/lightnvr/update";
 /// Where the data partition is mounted.
 pub const DATA_MOUNT: &str = "/data";
 /// Below `DATA_MOUNT`: what the device itself keeps (Wi-Fi, time, log), for root alone.

@@ -27,7 +27,7 @@ const READ_BYTES: usize = 2 << 10;
 /// Bytes thrown away after a reply that ends the connection.
 const LINGER_BYTES_MAX: usize = 256 << 10;
 const LOGIN_TOO_LARGE: Reject = Reject { status: 413, what: "the body of a login is over 4 KiB" };
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Why a connection ends.
 pub enum Stop {
@@ -134,6 +134,9 @@ impl Conn {
             Door::Page => self.gate.admit(&request, self.peer).await,
             Door::Redirect => Err(self.gate.elsewhere(&request, self.peer)),
         };
+        if request.is_upload() {
+            return self.serve_upload(&request, admitted).await;
+        }
         let admitted = admitted.and_then(|who| Ok((who, self.room_for_body(&request)?)));
         // Who is refused is not asked for the body; else it is read to its end, to find the next
         // request and because framing is judged first, but it is not kept.
@@ -158,6 +161,22 @@ impl Conn {
                 }
                 self.refuse(&request, &frame, &refusal).await
             }
+        }
+    }
+
+    /// Has the REST layer say who reads the body. What is left of it when the answer is out is not read, so the
+    /// connection ends.
+    async fn serve_upload(
+        &mut self,
+        request: &Request,
+        admitted: Result<Admitted, Refusal>,
+    ) -> Result<(), Stop> {
+        let mut frame = self.frame(Some(request));
+        frame.persist = Persist::Close;
+        let no_body = KeptBody { bytes: Vec::new(), _held: None };
+        match admitted {
+            Ok(who) => self.respond(request, no_body, who, frame).await,
+            Err(refusal) => self.refuse(request, &frame, &refusal).await,
         }
     }
 

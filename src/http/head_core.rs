@@ -17,6 +17,10 @@ pub const FIELDS_MAX: usize = 48;
 pub const TARGET_BYTES_MAX: usize = 4 << 10;
 /// Bytes of a body, decoded; more is 413. The API's own limit for JSON.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
+/// The one resource whose body is not for memory: whoever the REST layer hands the connection to reads it.
+pub const UPLOAD_PATH: &str = "/api/v1/system/update";
+/// Bytes of that body; more is 413.
+pub const UPLOAD_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a method's name; the longest that is registered has 17 (`UPDATEREDIRECTREF`).
 const METHOD_BYTES_MAX: usize = 20;
 /// Empty lines allowed before a request line (RFC 9112 section 2.2 asks for one).
@@ -37,12 +41,13 @@ const HEAD_TOO_LARGE: Reject =
     Reject { status: 431, what: "the request's head is over 8 KiB or 48 fields" };
 /// The body is over [`BODY_BYTES_MAX`].
 pub const BODY_TOO_LARGE: Reject = Reject { status: 413, what: "the body is over 64 KiB" };
+const UPLOAD_TOO_LARGE: Reject = Reject { status: 413, what: "the update is over 256 MiB" };
 
 /// How the body of a request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     None,
-    /// At most [`BODY_BYTES_MAX`], at least 1.
+    /// At most [`BODY_BYTES_MAX`] (of an upload [`UPLOAD_BYTES_MAX`]), at least 1.
     Length(usize),
     Chunked,
 }
@@ -99,10 +104,19 @@ impl Request {
         self.target.split_once('?').map_or(&self.target, |(path, _)| path)
     }
 
+    /// Its body is an upload: not to be kept in memory.
+    pub fn is_upload(&self) -> bool {
+        is_upload(&self.method, self.path())
+    }
+
     /// The reply has no body.
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
+}
+
+fn is_upload(method: &str, path: &str) -> bool {
+    method == "POST" && path == UPLOAD_PATH
 }
 
 /// How many bytes of empty lines stand before the request line; they can be dropped.
@@ -162,7 +176,8 @@ pub fn parse(head: &[u8]) -> Result<Request, Reject> {
     let raw = collect(parsed.headers)?;
     let (target, target_host) = reduce_target(parsed.path.unwrap_or_default())?;
     let host = host_of(&raw, target_host, is_http10)?;
-    let body = body_of(&raw, is_http10)?;
+    let is_upload = is_upload(method, target.split('?').next().unwrap_or_default());
+    let body = body_of(&raw, is_http10, is_upload)?;
     Ok(Request {
         method: method.to_owned(),
         target,
@@ -309,7 +324,7 @@ fn host_of(
 }
 
 /// RFC 9112 section 6: one length or `chunked` or nothing, never two of them.
-fn body_of(raw: &Raw<'_>, is_http10: bool) -> Result<Body, Reject> {
+fn body_of(raw: &Raw<'_>, is_http10: bool, is_upload: bool) -> Result<Body, Reject> {
     match (raw.content_length, raw.transfer_encoding) {
         (None, None) => Ok(Body::None),
         (Some(_), Some(_)) => Err(bad("both Content-Length and Transfer-Encoding")),
@@ -317,14 +332,14 @@ fn body_of(raw: &Raw<'_>, is_http10: bool) -> Result<Body, Reject> {
             Ok(Body::Chunked)
         }
         (None, Some(_)) => Err(bad("Transfer-Encoding must be chunked, in HTTP/1.1")),
-        (Some(digits), None) => match parse_length(digits)? {
+        (Some(digits), None) => match parse_length(digits, is_upload)? {
             0 => Ok(Body::None),
             length => Ok(Body::Length(length)),
         },
     }
 }
 
-fn parse_length(digits: &[u8]) -> Result<usize, Reject> {
+fn parse_length(digits: &[u8], is_upload: bool) -> Result<usize, Reject> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(bad("Content-Length is not a plain number"));
     }
@@ -332,7 +347,11 @@ fn parse_length(digits: &[u8]) -> Result<usize, Reject> {
     let length = digits.iter().fold(0_usize, |length, digit| {
         length.saturating_mul(10).saturating_add(usize::from(digit - b'0'))
     });
-    if length > BODY_BYTES_MAX { Err(BODY_TOO_LARGE) } else { Ok(length) }
+    match (length, is_upload) {
+        (..=BODY_BYTES_MAX, _) | (..=UPLOAD_BYTES_MAX, true) => Ok(length),
+        (_, true) => Err(UPLOAD_TOO_LARGE),
+        (_, false) => Err(BODY_TOO_LARGE),
+    }
 }
 
 /// RFC 9112 section 9.3.

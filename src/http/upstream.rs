@@ -15,9 +15,9 @@ use async_io::Async;
 use smol::future::yield_now;
 use smol::lock::Semaphore;
 
-use crate::api::wire::{INTERNAL, REQUEST_ID, SESSION};
+use crate::api::wire::{INTERNAL, LENGTH, REQUEST_ID, SESSION};
 use crate::http::chunked_core::Decoder;
-use crate::http::head_core::Request;
+use crate::http::head_core::{Body, Request};
 use crate::http::quota::{Held, Quota};
 use crate::http::reply_core::{self, ReplyBody, ReplyHead};
 use crate::http::wire;
@@ -277,6 +277,9 @@ pub fn encode_request(
     let mut out = encode_start(&request.method, &request.target, request_id);
     if let Some(session) = session {
         out.push_str(&format!("{SESSION}: {session}\r\n"));
+    }
+    if let (true, Body::Length(length)) = (request.is_upload(), request.body) {
+        out.push_str(&format!("{LENGTH}: {length}\r\n"));
     }
     let fields = &request.fields;
     for (name, value) in [

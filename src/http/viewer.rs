@@ -8,13 +8,13 @@
 use std::future::{Future, pending};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::api::wire::{LiveOrder, Order};
 use crate::http::access_core;
 use crate::http::chunked_core::{self, CHUNK_END, LAST_CHUNK};
-use crate::http::conn::Conn;
 pub use crate::http::conn::Stop;
+use crate::http::conn::{CONTINUE, Conn};
 pub use crate::http::file::in_blocking_pool as blocking;
 use crate::http::gate::Refusal;
 use crate::http::head_core::Request;
@@ -164,6 +164,23 @@ impl<'a> Viewer<'a> {
     /// Reads what there is; 0 is the end.
     pub async fn read(&self, buf: &mut [u8], deadline: Instant) -> io::Result<usize> {
         wire::read_some(&self.conn.io, buf, deadline).await
+    }
+
+    /// Tells a client that waits for it to send its body.
+    pub async fn ask_for_body(&self) -> Result<(), Stop> {
+        let waits = self.request.expects_continue && self.conn.buf.is_empty();
+        if waits { Ok(self.conn.write(CONTINUE).await?) } else { Ok(()) }
+    }
+
+    /// Reads what there is of the body: at most `buf.len()` bytes; 0 is the end of the connection.
+    pub async fn read_body(&mut self, buf: &mut [u8], stall: Duration) -> Result<usize, Stop> {
+        let kept = self.conn.buf.len().min(buf.len());
+        if kept > 0 {
+            buf[..kept].copy_from_slice(&self.conn.buf[..kept]);
+            self.conn.buf.drain(..kept);
+            return Ok(kept);
+        }
+        Ok(wire::read_some(&self.conn.io, buf, Instant::now() + stall).await?)
     }
 
     /// Writes all of `bytes`.

@@ -17,3 +17,4 @@ pub mod start;
 pub mod state;
 pub mod swap;
 mod trial;
+mod update;

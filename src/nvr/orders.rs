@@ -1,12 +1,13 @@
-//! What the recorder does itself for a client, on the connection's own task: trials of cameras, exports.
+//! What the recorder does itself for a client, on the connection's own task: trials of cameras, exports, updates.
 //!
-//! In here: who is asked. Not in here: the work (`trial.rs`, `export.rs`).
+//! In here: who is asked. Not in here: the work (`trial.rs`, `export.rs`, `update.rs`).
 
 use std::rc::Rc;
 
 use super::export::{self, Places};
 use super::state::Nvr;
 use super::trial::{self, Turn};
+use super::update::{self, Intake};
 use crate::api::wire::Order;
 use crate::http::viewer::{OrderService, Serving, Viewer};
 
@@ -15,11 +16,12 @@ pub struct Orders {
     pub(super) nvr: Rc<Nvr>,
     pub(super) trial: Turn,
     pub(super) exports: Places,
+    pub(super) intake: Intake,
 }
 
 impl Orders {
-    pub fn new(nvr: Rc<Nvr>) -> Self {
-        Self { nvr, trial: Turn::default(), exports: Places::default() }
+    pub fn new(nvr: Rc<Nvr>, intake: Intake) -> Self {
+        Self { nvr, trial: Turn::default(), exports: Places::default(), intake }
     }
 }
 
@@ -29,6 +31,7 @@ impl OrderService for Orders {
             match order {
                 Order::Trial(order) => trial::serve(self, order, viewer).await,
                 Order::Export(order) => export::serve(self, order, viewer).await,
+                Order::Update { length } => update::serve(self, length, viewer).await,
             }
         })
     }

@@ -26,6 +26,7 @@ use super::ledger;
 use super::orders::Orders;
 use super::snapshot::{Snapshot, SnapshotCell};
 use super::state::{Nvr, Parts, live_config};
+use super::update::Intake;
 use crate::api::password::PASSWORD_BYTES_MAX;
 use crate::api::serve;
 use crate::args::RunArgs;
@@ -45,6 +46,7 @@ use crate::store::damage::{self, Lost};
 use crate::store::{Change, Loaded, Store};
 use crate::system::pool::Pool;
 use crate::system::{drive, log as log_thread, memory, signal, stats, wait};
+use crate::update::desk::Desk;
 
 /// SIGTERM to exit takes 3 s at most; what is not done by then is left for recovery.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(2700);
@@ -287,6 +289,7 @@ async fn serve_all(
     let (commands, command_receiver) = command_queue();
     let gauges = Arc::new(Gauges::new(Path::new(&loaded.settings.storage_path)));
     let measured = Arc::clone(&gauges);
+    let desk = Arc::new(Desk::new(args.update_dir.clone()));
     let ctx = crate::api::Ctx {
         snapshot: parts.cell.clone(),
         commands,
@@ -294,6 +297,7 @@ async fn serve_all(
         started: parts.started,
         machine: Arc::new(move || measured.stats()),
         cameras: Arc::new(v4l2_devices::list),
+        desk: Arc::clone(&desk),
     };
     let server = serve::start(&data_dir.join("run").join("api.sock"), Arc::new(ctx))
         .map_err(|error| format!("API: {error}"))?;
@@ -316,7 +320,8 @@ async fn serve_all(
         rustix::system::uname().nodename().to_string_lossy().into_owned(),
     );
     gate_config.live = Some(Rc::<Live>::clone(&nvr.parts.live));
-    gate_config.orders = Some(Rc::new(Orders::new(Rc::clone(&nvr))));
+    let intake = Intake::new(desk, &data_dir);
+    gate_config.orders = Some(Rc::new(Orders::new(Rc::clone(&nvr), intake)));
     let gate = Gate::new(gate_config);
     let applier = Applier {
         nvr: Rc::clone(&nvr),

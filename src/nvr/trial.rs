@@ -30,10 +30,10 @@ const RETRY_S: u32 = 5;
 pub struct Turn(Cell<bool>);
 
 /// The one turn; dropping it gives it back.
-struct Taken<'a>(&'a Cell<bool>);
+pub(super) struct Taken<'a>(&'a Cell<bool>);
 
 impl Turn {
-    fn take(&self) -> Option<Taken<'_>> {
+    pub(super) fn take(&self) -> Option<Taken<'_>> {
         (!self.0.replace(true)).then_some(Taken(&self.0))
     }
 }

@@ -34,8 +34,16 @@ use spans::{Life, Spans};
 
 /// Page cache. 1 MiB reads and writes 300,000 rows a second on the reference machine; redb's default is 1 GiB.
 const CACHE_BYTES: usize = 1 << 20;
-/// Layout of the tables below. A store with a higher number was made by a newer program.
-const SCHEMA: u64 = 1;
+/// Layout of the tables below. A change that an older program could not live with makes it one higher.
+///
+/// A device may have to go back to the version before, so such a change comes in two steps: version N+1 reads the new
+/// form and still keeps the old one beside it, N+2 drops the old one. Records grow at their end, and what an older program does
+/// not know it leaves alone, so most changes need no step at all (`bytes`).
+pub const SCHEMA: u64 = 1;
+/// The oldest schema whose program opens what this one writes: this one, or the one before.
+/// `board/common/bundle.sh` reads it: a device refuses an update after which it could not come back.
+pub const SCHEMA_BACK: u64 = 1;
+const _: () = assert!(SCHEMA_BACK <= SCHEMA && SCHEMA <= SCHEMA_BACK + 1);
 /// Ids of streams count from 0: a file or a directory with a higher one was not made by a recorder.
 pub const STREAM_ID_BELIEVED_MAX: u32 = 1 << 24;
 /// File name in the data directory.
@@ -52,6 +60,8 @@ const GARBAGE: TableDefinition<u64, &[u8]> = TableDefinition::new("garbage");
 const OLD_BLOCKS: TableDefinition<u64, &[u8]> = TableDefinition::new("blocks");
 
 const META_SCHEMA: &str = "schema";
+/// The oldest schema whose program may open the store; absent, it is that of `META_SCHEMA`.
+const META_SCHEMA_BACK: &str = "schema_back";
 const META_PASSWORD: &str = "password_phc";
 const META_NEXT_STREAM: &str = "next_stream_id";
 const META_NEXT_RECORDING: &str = "next_recording_id";
@@ -229,16 +239,18 @@ impl Store {
             tx.open_table(RECORDINGS).map_err(database)?;
             tx.open_table(GARBAGE).map_err(database)?;
             Spans::open(&tx)?;
-            let found =
-                meta.get(META_SCHEMA).map_err(database)?.map(|v| bytes::read_u64(v.value()));
-            match found {
-                None => {
-                    let schema = SCHEMA.to_le_bytes();
-                    meta.insert(META_SCHEMA, schema.as_slice()).map_err(database)?;
+            let schema = read_number(&meta, META_SCHEMA)?;
+            let back = read_number(&meta, META_SCHEMA_BACK)?.or(schema);
+            if let Some(schema) = schema.filter(|_| back.is_some_and(|back| back > SCHEMA)) {
+                return Err(StoreError::Newer { schema });
+            }
+            // Also over a higher number: the newer program sees that an older one has written since.
+            for (name, found, own) in
+                [(META_SCHEMA, schema, SCHEMA), (META_SCHEMA_BACK, back, SCHEMA_BACK)]
+            {
+                if found != Some(own) {
+                    meta.insert(name, own.to_le_bytes().as_slice()).map_err(database)?;
                 }
-                Some(Some(schema)) if schema <= SCHEMA => {}
-                Some(Some(schema)) => return Err(StoreError::Newer { schema }),
-                Some(None) => return Err(StoreError::Corrupt { what: META_SCHEMA.into() }),
             }
         }
         build_index(&tx)?;
@@ -311,6 +323,16 @@ impl Store {
             next_recording_id: counter(META_NEXT_RECORDING, 1)?,
         })
     }
+}
+
+/// A number of the table `meta`.
+fn read_number(
+    meta: &redb::Table<'_, &'static str, &'static [u8]>,
+    name: &str,
+) -> Result<Option<u64>, StoreError> {
+    let Some(value) = meta.get(name).map_err(database)? else { return Ok(None) };
+    let number = bytes::read_u64(value.value());
+    number.map(Some).ok_or_else(|| StoreError::Corrupt { what: name.to_owned() })
 }
 
 fn redate_name(boot: u64) -> String {

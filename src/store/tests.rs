@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use redb::TableHandle;
+
 use super::index::{Indexed, Totals};
 use super::*;
 use crate::media::format::VideoCodec;
@@ -375,7 +377,9 @@ fn a_store_of_a_newer_program_is_not_damaged_and_stays() {
     let store = Store::open(&dir.0).unwrap();
     let tx = store.db.begin_write().unwrap();
     let newer = (SCHEMA + 1).to_le_bytes();
-    tx.open_table(META).unwrap().insert(META_SCHEMA, newer.as_slice()).unwrap();
+    for name in [META_SCHEMA, META_SCHEMA_BACK] {
+        tx.open_table(META).unwrap().insert(name, newer.as_slice()).unwrap();
+    }
     tx.commit().unwrap();
     drop(store);
     let before = std::fs::read(dir.0.join(FILE_NAME)).unwrap();
@@ -384,6 +388,51 @@ fn a_store_of_a_newer_program_is_not_damaged_and_stays() {
     assert!(error.to_string().contains("newer version"), "{error}");
     assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1, "nothing is set aside");
     assert_eq!(std::fs::read(dir.0.join(FILE_NAME)).unwrap().len(), before.len());
+}
+
+/// What a program one version on leaves behind: a higher schema, a table and a record that this one does not know.
+fn leave_as_newer(dir: &Dir, back: u64) {
+    const NEW_TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("a_later_table");
+    let store = Store::open(&dir.0).unwrap();
+    let tx = store.db.begin_write().unwrap();
+    let mut meta = tx.open_table(META).unwrap();
+    for (name, value) in [(META_SCHEMA, SCHEMA + 1), (META_SCHEMA_BACK, back)] {
+        meta.insert(name, value.to_le_bytes().as_slice()).unwrap();
+    }
+    drop(meta);
+    tx.open_table(NEW_TABLE).unwrap().insert(7, b"later".as_slice()).unwrap();
+    let mut record = bytes::encode_recording(&row(4, 0, 100));
+    record[0] += 1;
+    record.extend_from_slice(b"a later field");
+    tx.open_table(RECORDINGS).unwrap().insert(4, record.as_slice()).unwrap();
+    tx.commit().unwrap();
+}
+
+#[test]
+fn a_store_goes_back_one_version() {
+    let dir = Dir::new("store-back");
+    let store = Store::open(&dir.0).unwrap();
+    store.commit(&[Change::PutRecording(row(3, 0, 50))]).unwrap();
+    drop(store);
+    leave_as_newer(&dir, SCHEMA);
+    let store = Store::open(&dir.0).expect("it says that this version may open it");
+    store.commit(&[Change::PutRecording(row(5, 0, 200))]).unwrap();
+    for id in [3, 4, 5] {
+        assert!(store.reader().recording(id).unwrap().is_some(), "{id}");
+    }
+    // The newer version, when it comes again, sees that an older one has written.
+    let tx = store.db.begin_write().unwrap();
+    assert_eq!(read_number(&tx.open_table(META).unwrap(), META_SCHEMA).unwrap(), Some(SCHEMA));
+    let names: Vec<String> = tx.list_tables().unwrap().map(|t| t.name().to_owned()).collect();
+    assert!(names.iter().any(|name| name == "a_later_table"), "it is left alone: {names:?}");
+}
+
+#[test]
+fn a_store_of_two_versions_on_is_refused() {
+    let dir = Dir::new("store-back-two");
+    leave_as_newer(&dir, SCHEMA + 1);
+    let error = Store::open(&dir.0).map(drop).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { schema } if schema == SCHEMA + 1), "{error}");
 }
 
 #[test]

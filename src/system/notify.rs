@@ -40,16 +40,20 @@ impl Notifier {
         self.send(&format!("READY=1\nWATCHDOG=1\nX_PORT={port}"));
     }
 
-    /// The executor turns, and the disk threads answer.
-    pub fn alive(&self, port: u16) {
-        self.send(&format!("WATCHDOG=1\nX_PORT={port}"));
+    /// The executor turns, and the disk threads answer. Whether a stream records is for who judges an update.
+    pub fn alive(&self, port: u16, is_recording: bool) {
+        let recording = u8::from(is_recording);
+        self.send(&format!("WATCHDOG=1\nX_PORT={port}\nX_RECORDING={recording}"));
     }
 
-    fn send(&self, message: &str) {
-        if let Some((socket, address)) = &self.0
-            && let Err(error) = socket.send_to_addr(message.as_bytes(), address)
-        {
-            log::debug!("{VARIABLE}: {error}");
-        }
+    /// Something else that the listener knows; answers whether it was sent.
+    pub fn tell(&self, word: &str) -> bool {
+        self.is_wanted() && self.send(word)
+    }
+
+    fn send(&self, message: &str) -> bool {
+        let Some((socket, address)) = &self.0 else { return false };
+        let sent = socket.send_to_addr(message.as_bytes(), address);
+        sent.inspect_err(|error| log::debug!("{VARIABLE}: {error}")).is_ok()
     }
 }

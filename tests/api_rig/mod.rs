@@ -164,6 +164,7 @@ impl Rig {
             started: Instant::now(),
             machine: Arc::new(machine),
             cameras: Arc::new(|| Some(Vec::new())),
+            desk: Arc::new(lightnvr::update::desk::Desk::new(None)),
         };
         let ctx = Arc::new(ctx);
         let server = Some(start(&socket, Arc::clone(&ctx)).expect("a socket"));

@@ -176,6 +176,7 @@ impl Bench {
             started: self.nvr.parts.started,
             machine: Arc::new(MachineStats::default),
             cameras: Arc::new(|| Some(Vec::new())),
+            desk: Arc::new(lightnvr::update::desk::Desk::new(None)),
         };
         let query = LedgerQuery { start_ms: Some(start_ms), end_ms: Some(end_ms) };
         match api::ledger::get(&ctx, 0, &query).expect("an answer") {

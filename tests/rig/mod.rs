@@ -8,6 +8,7 @@
 
 pub mod bench;
 pub mod board;
+pub mod bundle;
 pub mod clips;
 pub mod fake_camera;
 pub mod fake_clock;

@@ -224,7 +224,7 @@ impl Recording {
 }
 
 /// The program on `home/data`, on any free port, with `PASSWORD`.
-fn usual_command(home: &Path) -> Command {
+pub fn usual_command(home: &Path) -> Command {
     let password_file = home.join("password");
     fs::write(&password_file, PASSWORD).expect("the test's directory can be written");
     let mut command = command(&home.join("data"));

@@ -19,13 +19,18 @@ export class ApiError extends Error {
   }
 }
 
-// A JSON document, or what `as` says: 'text', 'blob', or 'none' for an answer whose body is not wanted.
-export async function api(method, path, { body, signal, timeoutMs = TIMEOUT_MS, as = 'json' } = {}) {
+// A JSON document, or what `as` says: 'text', 'blob', or 'none' for an answer whose body is not wanted. `file` is sent
+// as it is.
+export async function api(method, path, { body, file, signal, timeoutMs = TIMEOUT_MS, as = 'json' } = {}) {
   const options = { method, headers: { ...HEADERS }, credentials: 'same-origin', cache: 'no-store' };
   options.signal = anySignal(signal, AbortSignal.timeout(timeoutMs));
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers['Content-Type'] = 'application/json';
+  }
+  if (file) {
+    options.body = file;
+    options.headers['Content-Type'] = 'application/octet-stream';
   }
   let res;
   try {

@@ -1,4 +1,4 @@
-// The resource `system`: numbers and charts, then settings, password, log, backup.
+// The resource `system`: numbers and charts, then settings, password, update, log, backup.
 
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { api } from '../api.js';
@@ -10,6 +10,7 @@ import { Backup } from './backup.jsx';
 import { Password } from './password.jsx';
 import { Settings } from './settings.jsx';
 import { beginning, rates, series } from './system_history.js';
+import { Update } from './update.jsx';
 
 export function System({ system, streams, reloadStreams }) {
   return (
@@ -20,6 +21,7 @@ export function System({ system, streams, reloadStreams }) {
       <Storage />
       <Settings />
       <Password />
+      <Update />
       <Log />
       <Backup reloadStreams={reloadStreams} />
     </>
