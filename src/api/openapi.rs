@@ -76,7 +76,7 @@ mod tests {
             assert!(route.methods().iter().all(|method| *method != Method::Other));
             count += 1;
         }
-        assert_eq!(count, 23, "a route is not documented");
+        assert_eq!(count, 24, "a route is not documented");
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //!
 //! The order is the promise of the API: `Ok` means that the change is on the medium and in the snapshot.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use smol::channel::{Receiver, Sender};
+use smol::future::FutureExt;
 
 use super::command::{Command, CommandError, Reply};
 use super::snapshot::StreamView;
@@ -22,6 +25,11 @@ use crate::store::row::RecordingRow;
 use crate::store::spans::Life;
 use crate::system::clock;
 use crate::system::pool::PoolError;
+use crate::system::wait;
+
+/// A command waits no longer for a path, such as that of a server that is gone: others are behind it. Less than the API
+/// waits for the command.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What only the commands need.
 pub struct Applier {
@@ -66,6 +74,23 @@ fn internal(error: &RecordError) -> CommandError {
 fn no_storage(error: &RecordError) -> CommandError {
     log::warn!("command: {error}");
     CommandError::Busy { what: error.for_owner().to_owned(), retry_after_s: 5 }
+}
+
+/// The end of `work`, or that `what` does not answer. It must be able to end anywhere.
+async fn patiently<T>(
+    what: &str,
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    let too_long = async {
+        wait::pause(PATIENCE).await;
+        Err(silent(what))
+    };
+    work.or(too_long).await
+}
+
+fn silent(what: &str) -> CommandError {
+    let what = format!("{what} does not answer: its disk or its server is stuck or gone");
+    CommandError::Busy { what, retry_after_s: 5 }
 }
 
 fn answer<T>(reply: &Reply<T>, result: Result<T, CommandError>) {
@@ -212,7 +237,11 @@ impl Applier {
         }
         let row = self.recording(id).await?;
         let doomed = vec![Doomed { id, path: row.path }];
-        retention::delete(recordings, doomed).await.map_err(|error| no_storage(&error))?;
+        // What is cut off after the row is gone is finished by the next sweep.
+        let delete = async {
+            retention::delete(recordings, doomed).await.map_err(|error| no_storage(&error))
+        };
+        patiently("the recording's disk", delete).await?;
         self.nvr.wake_retention();
         Ok(())
     }
@@ -248,9 +277,13 @@ impl Applier {
     }
 
     async fn adopt_storage(&self) -> Result<(), CommandError> {
-        let adopted = self.nvr.parts.recordings.adopt().await;
+        let adopt = async {
+            let adopted = self.nvr.parts.recordings.adopt().await;
+            adopted.map_err(|error| no_storage(&error))
+        };
+        let adopted = patiently("storage_path", adopt).await;
         self.nvr.publish();
-        adopted.map_err(|error| no_storage(&error))
+        adopted
     }
 
     async fn update_settings(
@@ -282,9 +315,9 @@ impl Applier {
             ));
         }
         if settings.storage_path != was.storage_path {
-            self.probe_storage(&settings.storage_path).await?;
+            patiently("storage_path", self.probe_storage(&settings.storage_path)).await?;
         }
-        let swap = self.prepare_swap(was, &settings).await?;
+        let swap = patiently("swap_path", self.prepare_swap(was, &settings)).await?;
         let mut listener = None;
         if settings.web_port != was.web_port && self.listeners.is_some() {
             let address = (std::net::Ipv4Addr::UNSPECIFIED, settings.web_port).into();
@@ -343,6 +376,8 @@ impl Applier {
     async fn probe_storage(&self, path: &str) -> Result<(), CommandError> {
         let probed = self.nvr.parts.recordings.probe(Path::new(path).to_path_buf()).await;
         probed.map_err(|error| match error {
+            // So many do not answer that this one is not asked.
+            RecordError::Disk { kind: ErrorKind::WouldBlock, .. } => silent("storage_path"),
             RecordError::Disk { kind, .. } => bad_field(
                 "storage_path",
                 format!("can't be created or written ({kind}); it must be an absolute path of a writable directory"),

@@ -4,7 +4,7 @@
 //! the name of a recording's file. Not in here: order of sync and rows (`open`), whether the storage is the right one
 //! (`storage`). One thread per storage device, so that a stalled card delays nothing else.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::fs::{DirBuilder, File};
@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use super::RecordError;
 use crate::media::packet::Packet;
@@ -80,7 +80,7 @@ pub struct Disks {
     /// Which thread looked after a path last: it is asked first where the path leads, for only it may have to wait.
     paths: RefCell<BTreeMap<PathBuf, Pool>>,
     /// Threads that wait for the first answer of a path.
-    asking: Cell<usize>,
+    asking: Arc<AtomicUsize>,
 }
 
 /// Paths that are remembered; then all are asked anew.
@@ -88,12 +88,13 @@ const PATHS_MAX: usize = 32;
 /// Paths that do not answer, such as those of a server that is gone; a further one is refused.
 const ASKING_MAX: usize = 4;
 
-/// One that is asked for the first time; counted for as long as it has not answered.
-struct Asking<'a>(&'a Cell<usize>);
+/// A path that is asked for the first time; counted until its thread has an answer, even if nobody waits for it any
+/// more.
+struct Asking(Arc<AtomicUsize>);
 
-impl Drop for Asking<'_> {
+impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -107,20 +108,24 @@ impl Disks {
     /// holds up whoever asks for it, and nobody else.
     pub async fn pool_for(&self, path: &Path) -> io::Result<Pool> {
         let known = self.paths.borrow().get(path).cloned();
-        let (asked, _asking) = match known {
+        let (asked, asking) = match known {
             Some(pool) => (pool, None),
             None => {
-                if self.asking.get() >= ASKING_MAX {
+                if self.asking.load(Ordering::Relaxed) >= ASKING_MAX {
                     return Err(ErrorKind::WouldBlock.into());
                 }
-                self.asking.set(self.asking.get() + 1);
-                let asking = Asking(&self.asking);
+                self.asking.fetch_add(1, Ordering::Relaxed);
+                let asking = Asking(Arc::clone(&self.asking));
                 let first = self.pools.borrow().len();
                 (Pool::start_from("disk", first, 1, DISK_JOBS_MAX)?, Some(asking))
             }
         };
         let place = path.to_owned();
-        let device = asked.run(move || device_of(&place)).await;
+        let job = move || {
+            let _asking = asking;
+            device_of(&place)
+        };
+        let device = asked.run(job).await;
         let device = device.map_err(|_| io::Error::from(ErrorKind::WouldBlock))??;
         let pool = self.pool_of(device, asked);
         let mut paths = self.paths.borrow_mut();
