@@ -38,7 +38,8 @@ export CARGO_PROFILE_RELEASE_STRIP CARGO_PROFILE_RELEASE_DEBUG
 # The program knows no paths of this machine, and the same source gives the same bytes.
 flags="--remap-path-prefix=$TOP=/lightnvr --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 
-# zig is the C and C++ compiler and linker of every target; it comes as a Python package.
+# zig is the C and C++ compiler and linker of every target; it comes as a Python package. What is below the current
+# directory it names relative to it, and bindgen looks for those headers from elsewhere: hence `cd board` before it runs.
 have_zig() {
 	want=$TOP/board/common/requirements.txt
 	if ! cmp -s "$want" "$ZIG_VENV/requirements.txt"; then
@@ -90,6 +91,7 @@ have_rust_src() {
 
 if have_target && have_zig; then
 	say "$target: installed Rust target, zig"
+	cd board
 	RUSTFLAGS=$flags cargo zigbuild --release --locked --bin lightnvr --target "$target"
 elif have_target && command -v "$gcc" >/dev/null; then
 	say "$target: installed Rust target, $gcc"
@@ -106,6 +108,7 @@ elif have_rust_src && have_zig; then
 	say "$target: standard library from Debian's rust-src, zig"
 	# The copy's own cargo: rustup's sets LD_LIBRARY_PATH, and rustc takes the place of its library for its own.
 	# Without self-contained=no the linker looks for a crt1.o that only a prebuilt target has.
+	cd board
 	env RUSTC_BOOTSTRAP=1 "PATH=$TOOLCHAIN/rust/bin:$PATH" "RUSTC=$TOOLCHAIN/rust/bin/rustc" \
 		"RUSTFLAGS=$flags -Clink-self-contained=no --remap-path-prefix=$TOOLCHAIN=/toolchain" \
 		cargo zigbuild --release --locked --bin lightnvr --target "$target" -Z build-std=std,panic_unwind
