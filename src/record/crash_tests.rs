@@ -1,10 +1,12 @@
 //! A power cut at every operation of a session: two streams that rotate, with a recording deleted as
-//! retention does it; and of one that learns the time and dates its recordings anew.
+//! retention does it, and packets that went through the swap file; and of one that learns the time and dates its
+//! recordings anew.
 //!
 //! After each one, what was synced (and in a second mode any part of what was not) is all that a new start finds.
 //! It must find a store that opens, its own storage, files that play, a row for each and nothing else, and of each
 //! stream all but the last 2 s and one round. Not in here: the very creation of the store's file.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,11 +15,14 @@ use std::sync::atomic::AtomicU64;
 use super::check;
 use super::crash_disk::{CrashDisk, Random, Wreck};
 use super::cut_core::{Cut, CutConfig, Cutter, Opening};
-use super::disk::{Disk, Disks};
+use super::disk::{Disk, DiskFile, Disks};
 use super::open::OpenRecordings;
 use super::recovery;
 use super::retention::{self, Doomed};
 use super::storage::{self, Consent};
+use crate::buffer::board_core::{Board, Op};
+use crate::buffer::ring::Take;
+use crate::buffer::spill_core;
 use crate::ledger::clock_core::Redate;
 use crate::ledger::span_core::Layer;
 use crate::media::media_clip::{Clip, encode_clip};
@@ -41,6 +46,78 @@ const LOST_MS_MAX: i64 = 3000;
 const LUCKS: u64 = 2;
 /// ffmpeg plays what every so many power cuts leave; the scanner reads all.
 const PLAYED_EVERY: usize = 60;
+
+/// Seconds in which nothing is recorded, as if the disk did not take it.
+const STALLED: RangeInclusive<i64> = 8..=9;
+/// RAM of a stream: so little that older pictures go to the swap file, and so much that none do.
+const TIGHT: usize = 4 << 10;
+const PLENTY: usize = 4 << 20;
+const SWAP_BYTES: u64 = 1 << 20;
+
+/// The streams' buffers, with their swap file in the storage's own directory, where an owner may have it.
+struct Buffer {
+    board: Board,
+    rings: Vec<u32>,
+    file: Arc<dyn DiskFile>,
+    /// Chunks that went to the file.
+    written: u32,
+}
+
+impl Buffer {
+    /// For two streams with `ring_bytes` each.
+    fn new(disk: &CrashDisk, ring_bytes: usize) -> Self {
+        let mut board = Board::new(PLENTY);
+        let rings = (0..2).map(|stream_id| board.add(stream_id, 50, ring_bytes)).collect();
+        assert!(board.use_file(SWAP_BYTES).is_some());
+        let file = disk.create("lightnvr.swap").unwrap();
+        file.set_len(SWAP_BYTES).unwrap();
+        Self { board, rings, file, written: 0 }
+    }
+
+    fn push(&mut self, stream_id: u32, packet: Packet) {
+        self.board.push(self.rings[stream_id as usize], packet);
+        self.work();
+    }
+
+    fn take(&mut self, stream_id: u32) -> Option<Arc<Packet>> {
+        loop {
+            match self.board.take(self.rings[stream_id as usize]) {
+                Take::Packet(packet) => return Some(packet),
+                Take::Loading => self.work(),
+                Take::Empty => return None,
+            }
+        }
+    }
+
+    fn work(&mut self) {
+        while let Some(op) = self.board.next_op(0) {
+            match op {
+                Op::Write(op) => {
+                    let bytes = spill_core::encode(&op.packets, &op.table);
+                    let mut rest = &bytes[..];
+                    for extent in &op.extents {
+                        let (now, later) = rest.split_at(extent.len);
+                        self.file.write_at(now, extent.at).unwrap();
+                        rest = later;
+                    }
+                    self.written += 1;
+                    self.board.end_write(Some(spill_core::crc32(&bytes)));
+                }
+                Op::Load(op) => {
+                    let mut bytes = vec![0; op.extents.iter().map(|extent| extent.len).sum()];
+                    let mut rest = &mut bytes[..];
+                    for extent in &op.extents {
+                        let (now, later) = rest.split_at_mut(extent.len);
+                        self.file.read_at(now, extent.at).unwrap();
+                        rest = later;
+                    }
+                    assert_eq!(spill_core::crc32(&bytes), op.crc);
+                    self.board.end_load(spill_core::decode(&bytes, &op.table));
+                }
+            }
+        }
+    }
+}
 
 struct Camera {
     clip: Rc<Clip>,
@@ -68,11 +145,11 @@ impl Camera {
         }
     }
 
-    fn packet(&mut self) -> Arc<Packet> {
+    fn packet(&mut self) -> Packet {
         let n = self.frames;
         self.frames += 1;
         let unit = &self.clip.units[n as usize % self.clip.units.len()];
-        Arc::new(Packet {
+        Packet {
             seq: n as u64,
             run: Arc::clone(&self.run),
             track: Track::Video(Arc::new(self.clip.format.clone())),
@@ -82,7 +159,7 @@ impl Camera {
             is_damaged: false,
             wall_ms: self.start_ms + n * 1000 / FPS,
             data: unit.data.clone(),
-        })
+        }
     }
 
     async fn carry_out(&mut self, cuts: Vec<Cut>, recordings: &OpenRecordings) {
@@ -111,11 +188,18 @@ impl Camera {
         self.carry_out(cuts, recordings).await;
     }
 
-    async fn record_second(&mut self, recordings: &OpenRecordings) {
+    /// A second into the buffer, and out of it unless it stays there.
+    async fn film_second(&mut self, buffer: &mut Buffer, recordings: Option<&OpenRecordings>) {
+        let stream_id = self.config.stream_id;
         for _ in 0..FPS {
-            let (packet, mut cuts) = (self.packet(), Vec::new());
-            self.cutter.push(packet, &self.config, &mut cuts);
-            self.carry_out(cuts, recordings).await;
+            let packet = self.packet();
+            buffer.push(stream_id, packet);
+            let Some(recordings) = recordings else { continue };
+            while let Some(packet) = buffer.take(stream_id) {
+                let mut cuts = Vec::new();
+                self.cutter.push(packet, &self.config, &mut cuts);
+                self.carry_out(cuts, recordings).await;
+            }
         }
     }
 }
@@ -141,9 +225,14 @@ fn session(clip: &Rc<Clip>) -> (CrashDisk, usize) {
     smol::block_on(async {
         recordings.look_at_storage().await;
         let mut cameras = [Camera::new(0, clip, START_MS), Camera::new(1, clip, START_MS)];
+        let mut buffer = Buffer::new(&disk, TIGHT);
         for second in 1..=SECONDS {
+            let is_stalled = STALLED.contains(&second);
             for camera in &mut cameras {
-                camera.record_second(&recordings).await;
+                camera.film_second(&mut buffer, (!is_stalled).then_some(&recordings)).await;
+            }
+            if is_stalled {
+                continue;
             }
             disk.note(second * 1000);
             sync_round(&recordings).await;
@@ -156,6 +245,7 @@ fn session(clip: &Rc<Clip>) -> (CrashDisk, usize) {
         for camera in &mut cameras {
             camera.finish(&recordings).await;
         }
+        assert!(buffer.written > 3 && buffer.board.take_losses().is_empty());
     });
     (disk, before)
 }
@@ -174,9 +264,10 @@ fn session_of_1970(clip: &Rc<Clip>) -> (CrashDisk, usize) {
     smol::block_on(async {
         recordings.look_at_storage().await;
         let mut cameras = [Camera::new(0, clip, EARLY_MS), Camera::new(1, clip, EARLY_MS)];
+        let mut buffer = Buffer::new(&disk, PLENTY);
         for _ in 1..=SECONDS / 2 {
             for camera in &mut cameras {
-                camera.record_second(&recordings).await;
+                camera.film_second(&mut buffer, Some(&recordings)).await;
             }
             sync_round(&recordings).await;
         }
