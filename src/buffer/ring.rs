@@ -289,7 +289,8 @@ impl Ring {
                 self.tail.push_back(packet);
             }
         }
-        self.is_skipping = end.is_none();
+        // A write that failed may have brought older groups back while the newest one is gone.
+        self.is_skipping |= end.is_none();
         true
     }
 
@@ -317,16 +318,19 @@ impl Ring {
             return None;
         }
         let mut table = Table::default();
-        let (mut count, mut bytes) = (0, 0);
+        let (mut count, mut bytes, mut last) = (0, 0, None);
         // A chunk that begins within a group of pictures ends with it, so that groups can go as whole chunks.
         let starts_within = self.tail.front().is_some_and(|packet| !packet.is_video_key());
         for packet in &self.tail {
             let is_good = (bytes >= CHUNK_BYTES_GOOD || starts_within) && packet.is_video_key();
             let more = spill_core::encoded_bytes(packet);
             let is_full = bytes + more > CHUNK_BYTES_MAX;
-            if (count > 0 && (is_good || is_full)) || !table.note(packet) {
+            // The numbers of a chunk have no gap: its first one and its count say which packets are lost with it.
+            let is_gap = last.is_some_and(|last| packet.seq != last + 1);
+            if (count > 0 && (is_good || is_full || is_gap)) || !table.note(packet) {
                 break;
             }
+            last = Some(packet.seq);
             bytes += more;
             count += 1;
         }

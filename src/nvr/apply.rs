@@ -237,11 +237,7 @@ impl Applier {
         }
         let row = self.recording(id).await?;
         let doomed = vec![Doomed { id, path: row.path }];
-        // What is cut off after the row is gone is finished by the next sweep.
-        let delete = async {
-            retention::delete(recordings, doomed).await.map_err(|error| no_storage(&error))
-        };
-        patiently("the recording's disk", delete).await?;
+        retention::delete(recordings, doomed).await.map_err(|error| no_storage(&error))?;
         self.nvr.wake_retention();
         Ok(())
     }
