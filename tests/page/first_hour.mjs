@@ -157,7 +157,8 @@ async function play(page, recorder) {
   const [first] = await until('two recordings are finished', async () => {
     const list = await finished();
     return list.length >= 2 && list;
-  });
+    // The one that runs may have just begun, and each takes 10 s.
+  }, 60000);
   await go(page, 'Timeline');
   const row = page.getByRole('slider', { name: 'Front door' });
   await row.waitFor();

@@ -100,12 +100,12 @@ export async function startBrowser() {
 }
 
 // Tries until `find` gives something true.
-export async function until(words, find) {
-  const end = Date.now() + PATIENCE_MS;
+export async function until(words, find, patienceMs = PATIENCE_MS) {
+  const end = Date.now() + patienceMs;
   for (;;) {
     const found = await find();
     if (found) return found;
-    if (Date.now() > end) throw new Error(`not within ${PATIENCE_MS / 1000} s: ${words}`);
+    if (Date.now() > end) throw new Error(`not within ${patienceMs / 1000} s: ${words}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
