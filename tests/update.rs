@@ -153,7 +153,7 @@ fn an_upload_that_breaks_the_rules_or_ends_early_leaves_nothing() {
     assert_eq!(send(&[login, ("Content-Type", "application/json")], Some(b"{}")), 415);
     assert_eq!(send(&[login, bytes], None), 411);
     assert_eq!(send(&[login, bytes, ("Content-Length", "268435457")], None), 413);
-    assert_eq!(send(&[login, bytes, ("Origin", "http://elsewhere")], Some(&good)), 403);
+    assert_eq!(send(&[login, bytes, ("Origin", "http://elsewhere")], Some(&good[..1000])), 403);
 
     let mut half = TcpStream::connect(device.nvr.addr).expect("it listens");
     let head = format!(
@@ -169,7 +169,7 @@ fn an_upload_that_breaks_the_rules_or_ends_early_leaves_nothing() {
         let state = device.nvr.json("GET", PATH, None);
         (state.field("percent").integer() >= 30 && device.left() == ["bundle.part"]).then_some(())
     });
-    let other = bundle::send(&device.nvr, &good);
+    let other = bundle::send(&device.nvr, &good[..1000]);
     assert!(other.status == 503 && other.text().contains("one at a time"), "{}", other.text());
     drop(half);
     wait::until("nothing is left", TOLD_WITHIN, || device.left().is_empty().then_some(()));

@@ -46,8 +46,10 @@ pub fn request(
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     head += "\r\n";
-    (&stream).write_all(&[head.as_bytes(), body.unwrap_or_default()].concat())?;
-    read_response(BufReader::new(stream), method == "HEAD")
+    // An answer may come before all of the body is sent, and is read all the same.
+    let sent = (&stream).write_all(&[head.as_bytes(), body.unwrap_or_default()].concat());
+    let answer = read_response(BufReader::new(stream), method == "HEAD");
+    answer.map_err(|error| sent.err().unwrap_or(error))
 }
 
 fn read_response(mut from: impl BufRead, is_head: bool) -> std::io::Result<Response> {
