@@ -105,6 +105,8 @@ function openSink(video, mime, fail) {
   }
   source.addEventListener('sourceopen', () => {
     URL.revokeObjectURL(url);
+    // The video may have been given something else since.
+    if (source.readyState !== 'open') return;
     buffer = source.addSourceBuffer(mime);
     buffer.addEventListener('updateend', () => {
       follow();
