@@ -35,11 +35,13 @@ async function read(page, url) {
   await page.mouse.wheel(0, 20000);
   await until('the end of the page is reached', () => page.evaluate(() => scrollY + innerHeight >= document.documentElement.scrollHeight - 1));
   for (let n = 1; n < PAGES; n += 1) {
-    const [before] = await ids();
     await page.getByRole('navigation', { name: 'Pages of recordings' }).getByRole('link', { name: 'Newer' }).click();
-    await until('a newer page', async () => (await ids())[0] !== before);
+    last = await until('a newer page', async () => {
+      const now = await ids();
+      return now.length === ROWS && now[0] !== last[0] && now;
+    });
   }
-  check((await ids())[0] === first[0], 'back at the newest one');
+  check(last[0] === first[0], 'back at the newest one');
   step(`${seen.size} recordings, ${await nodes()} elements`);
 }
 
