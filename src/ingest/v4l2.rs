@@ -456,29 +456,13 @@ mod tests {
 
     #[test]
     fn a_full_pool_costs_a_picture_and_is_counted() {
-        let pool = Pool::start("codec-test", 1, 1).expect("threads");
-        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (pool, free) = pool::full();
         smol::block_on(async {
-            let mut busy = Box::pin(pool.run(move || wait.recv().is_ok()));
-            assert!(smol::future::poll_once(&mut busy).await.is_none());
-            // The thread may or may not have taken the busy job yet: wait until one job fills the queue.
-            let queued = loop {
-                let mut queued = Box::pin(pool.run(|| true));
-                if smol::future::poll_once(&mut queued).await.is_none() {
-                    break queued;
-                }
-            };
             let layout = Layout { kind: Kind::Yuyv, width: 64, height: 64, stride: 128 };
             let mut way = encoding(layout, &wish(VideoCodec::H264, 0, 0));
-            let left_out = loop {
-                let take = way.take(captured(vec![9; 128 * 64], 0), &pool);
-                if let Some(taken) = smol::future::poll_once(take).await {
-                    break taken.expect("no error");
-                }
-            };
+            let left_out = way.take(captured(vec![9; 128 * 64], 0), &pool).await.expect("no error");
             assert_eq!((left_out.1, way.left_out), (None, 1));
-            go.send(()).expect("the job waits");
-            assert_eq!((busy.await, queued.await), (Ok(true), Ok(true)));
+            free();
             let (_, unit) =
                 way.take(captured(vec![9; 128 * 64], 1), &pool).await.expect("no error");
             assert!(unit.expect("a picture").is_key);

@@ -80,6 +80,27 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Resul
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
+/// For tests: a pool that is full, one job under way and one waiting, and what frees it.
+#[cfg(test)]
+pub(crate) fn full() -> (Pool, impl FnOnce()) {
+    use std::sync::mpsc::channel;
+    let pool = Pool::start("full", 1, 1).expect("a thread");
+    let ((go, wait), (begin, began), (end, ended)) = (channel(), channel(), channel::<()>());
+    let busy = move || {
+        begin.send(()).expect("somebody waits");
+        wait.recv().expect("it is freed");
+    };
+    pool.jobs.try_send(Box::new(busy)).expect("room for the first");
+    began.recv().expect("the thread has taken it");
+    let queued = move || end.send(()).expect("somebody waits");
+    pool.jobs.try_send(Box::new(queued)).expect("room for one");
+    let free = move || {
+        go.send(()).expect("the job waits");
+        ended.recv().expect("the other ends");
+    };
+    (pool, free)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,21 +117,11 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_said_at_once() {
-        let pool = Pool::start("test", 1, 1).expect("threads");
-        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (pool, free) = full();
         smol::block_on(async {
-            let mut first = Box::pin(pool.run(move || wait.recv().is_ok()));
-            assert!(smol::future::poll_once(&mut first).await.is_none());
-            let full = loop {
-                // The worker may or may not have taken the first job yet: fill what is left.
-                let mut next = Box::pin(pool.run(|| true));
-                if let Some(answer) = smol::future::poll_once(&mut next).await {
-                    break answer;
-                }
-            };
-            assert_eq!(full, Err(PoolError::Full));
-            go.send(()).expect("the job waits");
-            assert_eq!(first.await, Ok(true));
+            assert_eq!(pool.run(|| true).await, Err(PoolError::Full));
+            free();
+            assert_eq!(pool.run(|| true).await, Ok(true));
         });
     }
 }
