@@ -99,6 +99,16 @@ fn reboot(device: &mut Board) -> String {
     told
 }
 
+/// A device whose card was just flashed, as soon as it answers, and the password that it shows.
+#[track_caller]
+fn first_boot(home: &Path) -> (Card, Board, String) {
+    let card = Card::flash(&home.join("card.img"), CARD_BYTES);
+    let mut device = Board::plug_in(home, &card, Watchdog::Absent);
+    device.wait_for_http(device.started);
+    let password = device.shown_password();
+    (card, device, password)
+}
+
 #[track_caller]
 fn add_pattern(api: &Api) {
     let body = r#"{"name":"Pattern","url":"testpattern://","width":320,"height":240,"fps":5}"#;
@@ -109,11 +119,8 @@ fn add_pattern(api: &Api) {
 #[test]
 fn an_update_that_never_becomes_well_is_left_and_a_damaged_one_is_refused() {
     let home = TempDir::new("board_update_sick");
-    let card = Card::flash(&home.path().join("card.img"), CARD_BYTES);
     let sick = sick_bundle(home.path());
-    let mut device = Board::plug_in(home.path(), &card, Watchdog::Absent);
-    device.wait_for_http(device.started);
-    let password = device.shown_password();
+    let (_card, mut device, password) = first_boot(home.path());
     let api = device.api(&password);
     let began = Instant::now();
     let mut flipped = sick.clone();
@@ -153,10 +160,7 @@ fn an_update_that_is_well_stays_and_a_slot_that_does_not_boot_is_left() {
         return;
     }
     let home = TempDir::new("board_update_good");
-    let card = Card::flash(&home.path().join("card.img"), CARD_BYTES);
-    let mut device = Board::plug_in(home.path(), &card, Watchdog::Absent);
-    device.wait_for_http(device.started);
-    let password = device.shown_password();
+    let (_card, mut device, password) = first_boot(home.path());
     let api = device.api(&password);
     add_pattern(&api);
     for slot in ["b", "a"] {
@@ -187,10 +191,7 @@ fn the_power_may_go_in_each_phase_of_an_update() {
         return;
     }
     let home = TempDir::new("board_update_cuts");
-    let card = Card::flash(&home.path().join("card.img"), CARD_BYTES);
-    let mut device = Board::plug_in(home.path(), &card, Watchdog::Absent);
-    device.wait_for_http(device.started);
-    let password = device.shown_password();
+    let (card, mut device, password) = first_boot(home.path());
     add_pattern(&device.api(&password));
     for phase in ["receiving", "checking", "writing", "restarting", "trial"] {
         let api = device.api(&password);
