@@ -178,76 +178,119 @@ fn node_modules() -> std::path::PathBuf {
     modules
 }
 
-#[test]
-fn a_run_with_a_reconnect_and_another_size_keeps_every_rule() {
-    let home = TempDir::new("live_hls_rules");
-    let nvr = Nvr::start_with(home.path(), &["--demo"]);
-    nvr.wait_for_status(0, "connected", CONNECTED_WITHIN);
-    let mut texts = vec![String::from_utf8(fetch(&nvr, 0, "master.m3u8")).expect("UTF-8")];
-    assert!(texts[0].contains("CODECS=\"avc1.") && texts[0].contains("RESOLUTION=1280x720"));
-    let mut was = playlist(&nvr, 0, "");
-    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let began = Instant::now();
-    let mut changes =
-        vec![(4, r#"{"url":"testpattern://?again"}"#), (8, r#"{"width":640,"height":360}"#)]
-            .into_iter()
-            .peekable();
-    let mut reloads = 0;
-    while began.elapsed() < Duration::from_secs(34) {
-        let due = changes.next_if(|(at, _)| began.elapsed() > Duration::from_secs(*at));
-        if let Some((_, change)) = due {
-            nvr.json("PUT", "/api/v1/streams/0", Some(change));
+/// All that was seen of a stream by somebody who fetches everything that he is told of.
+#[derive(Default)]
+struct Run {
+    /// Every playlist, the last one also read.
+    texts: Vec<String>,
+    last: Playlist,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Run {
+    /// Reloads for so long, as fast as blocked reloads go, holding each list against the rules and the one before;
+    /// `between` is called between two of them with the time since the beginning.
+    fn follow(nvr: &Nvr, length: Duration, mut between: impl FnMut(Duration)) -> Self {
+        let mut run = Self { last: playlist(nvr, 0, ""), ..Self::default() };
+        let began = Instant::now();
+        while began.elapsed() < length {
+            between(began.elapsed());
+            let was = std::mem::take(&mut run.last);
+            // What is hinted at comes, also when the segment ends before it or the camera is lost.
+            run.files.insert(was.hint.clone(), fetch(nvr, 0, &was.hint));
+            let asked = Instant::now();
+            let is = playlist(nvr, 0, &next_query(&was));
+            assert!(asked.elapsed() < Duration::from_secs(10), "a blocked reload ends");
+            assert!(hinted(&is.hint) > hinted(&was.hint), "it was blocked until there was more");
+            check_follows(&was, &is);
+            let is_listed = |segment: &Segment| segment.parts.iter().any(|part| part.0 == was.hint);
+            assert!(is.segments.iter().any(is_listed), "{} is not in {}", was.hint, is.text);
+            run.fetch_new(nvr, &is);
+            run.texts.push(is.text.clone());
+            run.last = is;
         }
-        // What is hinted at comes, also when the segment ends before it or the camera is lost.
-        files.insert(was.hint.clone(), fetch(&nvr, 0, &was.hint));
-        let asked = Instant::now();
-        let is = playlist(&nvr, 0, &next_query(&was));
-        reloads += 1;
-        assert!(asked.elapsed() < Duration::from_secs(10), "a blocked reload ends");
-        assert!(hinted(&is.hint) > hinted(&was.hint), "it was blocked until there was more");
-        check_follows(&was, &is);
-        let is_listed = |segment: &Segment| segment.parts.iter().any(|part| part.0 == was.hint);
-        assert!(is.segments.iter().any(is_listed), "{} is not in {}", was.hint, is.text);
-        // What is new is fetched: each part, each section, each complete segment.
+        let (reloads, files) = (run.texts.len(), run.files.len());
+        println!("{reloads} blocked reloads, {files} files, last playlist:\n{}", run.last.text);
+        run
+    }
+
+    /// Each part, each section, each complete segment that was not fetched before.
+    fn fetch_new(&mut self, nvr: &Nvr, is: &Playlist) {
         for segment in &is.segments {
             let mut names: Vec<&String> = segment.parts.iter().map(|part| &part.0).collect();
             names.push(&segment.map);
             names.extend(Some(&segment.uri).filter(|uri| !uri.is_empty()));
             for name in names {
-                if !files.contains_key(name) {
-                    files.insert(name.clone(), fetch(&nvr, 0, name));
+                if !self.files.contains_key(name) {
+                    self.files.insert(name.clone(), fetch(nvr, 0, name));
                 }
             }
             let whole: Vec<u8> =
-                segment.parts.iter().flat_map(|part| files[&part.0].clone()).collect();
+                segment.parts.iter().flat_map(|part| self.files[&part.0].clone()).collect();
             if !segment.uri.is_empty() && !segment.parts.is_empty() {
-                assert!(whole == files[&segment.uri], "{} is the sum of its parts", segment.uri);
+                assert!(
+                    whole == self.files[&segment.uri],
+                    "{} is the sum of its parts",
+                    segment.uri
+                );
             }
         }
-        texts.push(is.text.clone());
-        was = is;
     }
-    println!("{reloads} blocked reloads, {} files, last playlist:\n{}", files.len(), was.text);
-    let sections = files.keys().filter(|name| name.starts_with("init_")).count();
+
+    /// The numbers of the segments before which an initialization section was listed, in order.
+    fn sections(&self) -> Vec<u64> {
+        let number = |name: &String| name.strip_prefix("init_")?.strip_suffix(".mp4")?.parse().ok();
+        let mut numbers: Vec<u64> = self.files.keys().filter_map(number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Each section with what belongs to it is a file that plays, with pictures of that width; the widths in order.
+    fn check_plays(&self, home: &TempDir) -> Vec<u64> {
+        let sections = self.sections();
+        let ends = sections[1..].iter().copied().chain([u64::MAX]);
+        let widths = sections.iter().zip(ends).map(|(&begin, end)| {
+            let mut bytes = self.files[&format!("init_{begin}.mp4")].clone();
+            for number in (begin..end).take(100) {
+                bytes.extend(self.files.get(&format!("seg_{number}.m4s")).into_iter().flatten());
+            }
+            let path = home.path().join(format!("{begin}.mp4"));
+            fs::write(&path, bytes).expect("can be written");
+            mp4::check_plays(&path);
+            let mut ffprobe = Command::new("ffprobe");
+            ffprobe.args(["-v", "error", "-select_streams", "v", "-show_entries", "stream=width"]);
+            ffprobe.args(["-of", "csv=p=0"]).arg(&path);
+            let width = String::from_utf8(run_silently(&mut ffprobe)).expect("text");
+            width.trim().parse().unwrap_or_else(|_| panic!("{}: {width}", path.display()))
+        });
+        widths.collect()
+    }
+}
+
+#[test]
+fn a_run_with_another_source_and_another_size_keeps_every_rule() {
+    let home = TempDir::new("live_hls_rules");
+    let nvr = Nvr::start_with(home.path(), &["--demo"]);
+    nvr.wait_for_status(0, "connected", CONNECTED_WITHIN);
+    let mut texts = vec![String::from_utf8(fetch(&nvr, 0, "master.m3u8")).expect("UTF-8")];
+    assert!(texts[0].contains("CODECS=\"avc1.") && texts[0].contains("RESOLUTION=1280x720"));
+    let mut changes =
+        vec![(4, r#"{"url":"testpattern://?again"}"#), (8, r#"{"width":640,"height":360}"#)]
+            .into_iter()
+            .peekable();
+    let run = Run::follow(&nvr, Duration::from_secs(34), |since| {
+        if let Some((_, change)) = changes.next_if(|(at, _)| since > Duration::from_secs(*at)) {
+            nvr.json("PUT", "/api/v1/streams/0", Some(change));
+        }
+    });
     // A hole, such as a slow start of the encoder makes, has one of its own.
-    assert!((3..6).contains(&sections), "one of the beginning, one after each change");
+    assert!((3..6).contains(&run.sections().len()), "one of the beginning, one after each change");
+    let was = &run.last;
     assert!(was.discontinuities >= 1, "one has left the list: {}", was.text);
     assert!(was.segments.iter().map(|segment| segment.duration).sum::<f64>() >= 18.0);
-    // Each section with what belongs to it is a file that plays.
-    for (n, section) in files.keys().filter(|name| name.starts_with("init_")).enumerate() {
-        let begin: u64 = section[5..].trim_end_matches(".mp4").parse().expect("a number");
-        let later = |name: &&String| -> Option<u64> {
-            name.strip_prefix("init_")?.trim_end_matches(".mp4").parse().ok().filter(|n| *n > begin)
-        };
-        let end = files.keys().filter_map(|name| later(&name)).min().unwrap_or(u64::MAX);
-        let mut bytes = files[section].clone();
-        for number in (begin..end).take(100) {
-            bytes.extend(files.get(&format!("seg_{number}.m4s")).into_iter().flatten());
-        }
-        let path = home.path().join(format!("{n}.mp4"));
-        fs::write(&path, bytes).expect("can be written");
-        mp4::check_plays(&path);
-    }
+    let widths = run.check_plays(&home);
+    assert_eq!((widths.first(), widths.last()), (Some(&1280), Some(&640)));
+    texts.extend_from_slice(&run.texts);
     lint(&texts, &home);
     // What left the list is there for one window more, what was never there is not.
     fetch(&nvr, 0, &format!("seg_{}.m4s", was.sequence - 1));
@@ -260,6 +303,27 @@ fn a_run_with_a_reconnect_and_another_size_keeps_every_rule() {
     assert_eq!(not_there(&format!("playlist.m3u8?_HLS_msn={}", was.sequence + 99)), 400);
     assert_eq!(not_there("playlist.m3u8?_HLS_part=1"), 400);
     assert_eq!(not_there("nothing.m3u8"), 404);
+}
+
+/// The same camera comes back first, then a smaller one without sound is behind its address.
+#[test]
+fn a_run_with_a_camera_that_is_cut_off_twice_keeps_every_rule() {
+    let home = TempDir::new("live_hls_cut");
+    let camera = |clip| [Mount { path: "cam", clip, sets: Sets::Both }];
+    let mut server = GstServer::start(Auth::None, &camera(&clips::LONG));
+    let nvr = Nvr::start(home.path());
+    let id = nvr.add_stream("cam", &server.url("cam"));
+    nvr.wait_for_status(id, "connected", CONNECTED_WITHIN);
+    let mut cuts = vec![(4, &clips::LONG), (10, &clips::H264_SMALL)].into_iter().peekable();
+    let run = Run::follow(&nvr, Duration::from_secs(34), |since| {
+        if let Some((_, clip)) = cuts.next_if(|(at, _)| since > Duration::from_secs(*at)) {
+            server.replace(&camera(clip));
+        }
+    });
+    let widths = run.check_plays(&home);
+    assert_eq!(widths[..3], [640, 640, 320], "{widths:?}");
+    assert!(run.last.discontinuities >= 1, "one has left the list: {}", run.last.text);
+    lint(&run.texts, &home);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""A GStreamer RTSP server on a free port of 127.0.0.1 that serves clips from files.
+"""A GStreamer RTSP server on 127.0.0.1 that serves clips from files.
 
 Every session gets a pipeline of its own and hears the clip from its first access unit to its last,
 in real time; then comes RTCP BYE. The server says on standard output, one line each:
@@ -79,13 +79,14 @@ def main():
     parser.add_argument("--once", action="store_true",
                         help="a path is gone (404) as soon as one session plays it")
     parser.add_argument("--udp", action="store_true", help="nothing but unicast over UDP")
+    parser.add_argument("--port", type=int, default=0, help="0 is any free one")
     parser.add_argument("--tls", metavar="PEM", help="certificate and key: RTSPS")
     args = parser.parse_args()
 
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
-    server.set_service("0")
+    server.set_service(str(args.port))
     mounts = server.get_mount_points()
 
     if args.auth != "none":

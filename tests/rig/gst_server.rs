@@ -74,6 +74,12 @@ impl GstServer {
         Self::start_with(auth, mounts, &["--tls", pem.to_str().expect("a path of the tests")])
     }
 
+    /// Loses power, and is another server at the same address at once: the same camera again, or another one.
+    pub fn replace(&mut self, mounts: &[Mount]) {
+        self.kill();
+        *self = Self::start_with(Auth::None, mounts, &["--port", &self.port.to_string()]);
+    }
+
     fn start_with(auth: Auth, mounts: &[Mount], more: &[&str]) -> Self {
         // Debian's python3: another one on PATH would not find GStreamer.
         let mut command = Command::new("/usr/bin/python3");
