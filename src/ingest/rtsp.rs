@@ -19,6 +19,7 @@ use super::auth::Auth;
 use super::gather::Gathering;
 use super::rtsp_message::ITEM_BYTES_MAX;
 use super::session_core::{End, Memory, SessionCore};
+use super::timeline::SETTLE_WAIT;
 use super::tls::Tls;
 use super::udp::Sockets;
 use super::url::RtspUrl;
@@ -41,6 +42,8 @@ const GATHER_BUSY: Duration = Duration::from_millis(5);
 /// receive buffer, of which the window is half.
 const BUSY_BYTES: usize = 48 << 10;
 const BUSY_SHARE: (usize, usize) = (3, 8);
+/// A read of so many bytes may have left some, whatever the window.
+const FULL_BYTES: usize = READ_BYTES - ITEM_BYTES_MAX;
 /// Redirects followed in one run.
 pub const REDIRECTS_MAX: u32 = 3;
 /// Connections that hung up where another start gets further.
@@ -266,10 +269,11 @@ impl Session {
             }
             let read = self.receive(sink)? + self.receive_udp(sink)?;
             wait = match read {
-                _ if !self.core.is_playing() || is_watched() || self.udp.is_some() => {
-                    Wait::Readable
-                }
+                // While a run settles it is the moment of arrival that places it in time.
+                _ if self.core.playing_for(now) < SETTLE_WAIT => Wait::Readable,
+                _ if is_watched() || self.udp.is_some() => Wait::Readable,
                 0 if wait != Wait::Busy => Wait::Readable,
+                FULL_BYTES.. => Wait::Busy,
                 BUSY_BYTES.. if self.may_have_filled_window(read) => Wait::Busy,
                 _ => Wait::Gathered,
             };

@@ -163,9 +163,9 @@ impl SessionCore {
         &mut self.output
     }
 
-    /// Whether pictures may flow.
-    pub fn is_playing(&self) -> bool {
-        self.played_at.is_some()
+    /// How long pictures may have flowed.
+    pub fn playing_for(&self, now: Instant) -> Duration {
+        self.played_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     /// What was dropped so far.

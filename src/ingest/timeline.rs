@@ -33,7 +33,7 @@ const SLEW_TIME: Duration = Duration::from_secs(5);
 const LEAD_WINDOW: Duration = Duration::from_secs(2);
 /// Begin of a run: cameras send the group of pictures that they kept all at once, and its end is what
 /// is live.
-const SETTLE_WAIT: Duration = Duration::from_secs(3);
+pub const SETTLE_WAIT: Duration = Duration::from_secs(3);
 /// A step that is no jump, however it lies to arrival.
 const STEP_OK: Duration = Duration::from_millis(250);
 /// The same while a run settles.

@@ -1,6 +1,6 @@
 //! The floor: receives what a recorder receives and writes it to files, nothing else.
 //!
-//! What a recorder of this design can't go below: one thread reads all sockets at common moments 40 ms apart, each
+//! What a recorder of this design can't go below: one thread reads all sockets at common moments 200 ms apart, each
 //! stream's bytes go to its file once a second, and a second thread syncs all files every second. The bytes are
 //! written as they came, with their RTP framing.
 //! Usage: `floor RTSP_URL STREAMS DIRECTORY`; runs until it is killed, a stream is `RTSP_URL/N`.
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The recorder's `GATHER`.
-const GATHER: Duration = Duration::from_millis(40);
+const GATHER: Duration = Duration::from_millis(200);
 const SECOND: Duration = Duration::from_secs(1);
 /// Two seconds of 4 Mbit/s.
 const PENDING_BYTES: usize = 1 << 20;
