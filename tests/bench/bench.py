@@ -1,8 +1,9 @@
 """Recording by LightNVR, by the floor and by other recorders, fed by the same camera farm: CPU, memory, losses.
 
-Cameras are 1920x1080 at 15 fps and 4 Mbit/s over RTSP and TCP, and nobody watches. For each number of cameras the
-tools take turns (A B A B), a window each after a warm-up; then the recorder is measured while it has nothing to
-do. Prints a table and writes target/bench/latest.json. `floor.rs` says what the floor is.
+Cameras are 1920x1080 at 15 fps and 4 Mbit/s over RTSP and TCP. Nobody watches, but with `ws`, `hls` and `mjpeg`: the
+recorder with one viewer per stream of that kind; `connected` is the recorder with streams that it does not record. For
+each number of cameras the tools take turns (A B A B), a window each after a warm-up; then the recorder is measured
+while it has nothing to do. Prints a table and writes target/bench/latest.json. `floor.rs` says what the floor is.
 """
 
 import argparse
@@ -30,8 +31,9 @@ EXAMPLES = TOP / "target" / "release" / "examples"
 FPS = 15
 CLIP_SECONDS = 10
 PASSWORD = "bench-password"
-# Above these numbers of cameras the others are left out: they would only measure swapping.
-STREAMS_MAX = {"ours": 512, "floor": 512, "ffmpeg": 64, "gstreamer": 64, "motion": 4}
+# With fewer or more cameras they are left out. Above these numbers the others would only measure swapping.
+STREAMS_OF = {"ours": (1, 512), "floor": (1, 512), "connected": (16, 64), "ws": (16, 16), "hls": (16, 16),
+              "mjpeg": (1, 1), "ffmpeg": (1, 64), "gstreamer": (1, 64), "motion": (1, 4)}
 # What the project promises, for the verdict at the end.
 CPU_MAX = 0.06
 FLOOR_RATIO_MAX = 1.3
@@ -101,6 +103,9 @@ class Tool:
     def urls(self):
         return [f"{self.farm.url}/{n}" for n in range(self.streams)]
 
+    def begin(self):
+        """All cameras are connected."""
+
     def proc(self, name):
         return [pathlib.Path(f"/proc/{process.pid}/{name}") for process in self.processes]
 
@@ -118,6 +123,11 @@ class Tool:
     def memory_mb(self, field):
         texts = [path.read_text() for path in self.proc("status")]
         return sum(int(re.search(rf"^{field}:\s+(\d+) kB$", text, re.M)[1]) for text in texts) * 1024 / MB
+
+    def forget_peak(self):
+        """From now on VmHWM is the peak since now (proc_pid_clear_refs(5), value 5)."""
+        for path in self.proc("clear_refs"):
+            path.write_text("5")
 
     def written(self):
         texts = [path.read_text() for path in self.proc("io")]
@@ -139,6 +149,8 @@ class Tool:
 
 
 class Ours(Tool):
+    RECORD = True
+
     def start(self):
         password = self.home / "password"
         password.write_text(PASSWORD)
@@ -152,7 +164,7 @@ class Ours(Tool):
         if self.streams:
             self.call("PUT", "/api/v1/settings", {"max_streams": 512})
         for n, url in enumerate(self.urls()):
-            self.call("POST", "/api/v1/streams", {"name": f"camera {n}", "url": url})
+            self.call("POST", "/api/v1/streams", {"name": f"camera {n}", "url": url, "record": self.RECORD})
 
     def lost_in_files(self):
         return sum(missing_pictures(path, 0) for path in self.home.rglob("*.mp4"))
@@ -172,6 +184,46 @@ class Ours(Tool):
                 if error.code != 429:
                     raise
                 time.sleep(float(error.headers["Retry-After"]))
+
+
+class Connected(Ours):
+    RECORD = False
+
+
+class Watched(Ours):
+    """With one viewer per stream, each a client that takes all it gets."""
+
+    def begin(self):
+        login = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+        words = [sys.executable, TOP / "tests" / "bench" / "viewers.py", self.url.removeprefix("http://"), self.KIND,
+                 self.streams, login]
+        log = open(self.home / "log", "a")
+        self.viewers = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=log, text=True)
+        self.began = time.monotonic()
+
+    def viewed(self):
+        """What the viewers got in all, ends them."""
+        seconds = time.monotonic() - self.began
+        self.viewers.terminate()
+        seen = json.loads(self.viewers.communicate(timeout=20)[0] or '{"pictures": 0, "bytes": 0, "skipped": 0}')
+        return {"per_viewer_and_second": round(seen["pictures"] / self.streams / seconds, 1),
+                "bytes_each": seen["bytes"] // max(seen["pictures"], 1), "packets_skipped": seen["skipped"]}
+
+    def stop(self, number=signal.SIGTERM):
+        self.viewers.kill()
+        super().stop(number)
+
+
+class WebSocket(Watched):
+    KIND = "ws"
+
+
+class Hls(Watched):
+    KIND = "hls"
+
+
+class Mjpeg(Watched):
+    KIND = "mjpeg"
 
 
 class Floor(Tool):
@@ -216,7 +268,8 @@ class Motion(Tool):
         self.run(["motion", "-n", "-c", main])
 
 
-TOOLS = {"ours": Ours, "floor": Floor, "ffmpeg": Ffmpeg, "gstreamer": GStreamer, "motion": Motion}
+TOOLS = {"ours": Ours, "floor": Floor, "connected": Connected, "ws": WebSocket, "hls": Hls, "mjpeg": Mjpeg,
+         "ffmpeg": Ffmpeg, "gstreamer": GStreamer, "motion": Motion}
 
 
 def boxes(data, start, end):
@@ -287,9 +340,11 @@ def measure(name, streams, farm, args):
                     sys.exit(f"{name}: {farm.counts()['sessions']} of {streams} sessions: "
                              + (home / "log").read_text())
                 time.sleep(0.2)
+            tool.begin()
             time.sleep(args.warm_up)
             counts, written, cpu, parts = farm.counts(), tool.written(), tool.cpu_s(), tool.user_system_s()
-            farm_cpu = farm.cpu_s()
+            farm_cpu, peak_before = farm.cpu_s(), tool.memory_mb("VmHWM")
+            tool.forget_peak()
             began = time.monotonic()
             time.sleep(args.seconds)
             seconds = time.monotonic() - began
@@ -297,6 +352,7 @@ def measure(name, streams, farm, args):
             parts = [now - then for now, then in zip(tool.user_system_s(), parts)]
             written, peak = tool.written() - written, tool.memory_mb("VmHWM")
             now = farm.counts()
+            viewed = tool.viewed() if isinstance(tool, Watched) else None
         finally:
             tool.stop()
         pictures = now["pictures"] - counts["pictures"]
@@ -308,6 +364,8 @@ def measure(name, streams, farm, args):
             "cpu_s_per_stream_minute": round(cpu / streams / seconds * 60, 4),
             "user_part": round(parts[0] / max(sum(parts), 0.001), 2),
             "peak_rss_mb": round(peak, 1),
+            # Also of the start, and of what made the streams: with ours 7 MiB for the hash of a password.
+            "peak_rss_mb_before": round(peak_before, 1),
             "written_over_media": round(written / (pictures * farm.media_bytes_per_picture), 3),
             # What the farm could not send, because nobody read it, and what is not in the files.
             "pictures_lost": now["skipped"] - counts["skipped"] + tool.lost_in_files(),
@@ -316,6 +374,8 @@ def measure(name, streams, farm, args):
         }
         if name == "ours":
             figures["start_up_s"] = round(tool.start_up_s, 3)
+        if viewed:
+            figures["viewed"] = viewed
         return figures
     finally:
         shutil.rmtree(home)
@@ -346,7 +406,7 @@ def mean(rows):
     cpu = [each["cpu_s_per_stream_minute"] for each in rows]
     row["cpu_s_per_stream_minute"] = round(sum(cpu) / len(cpu), 4)
     row["cpu_s_of_windows"] = cpu
-    for name in ("peak_rss_mb", "written_over_media", "pictures_lost"):
+    for name in ("peak_rss_mb", "peak_rss_mb_before", "written_over_media", "pictures_lost"):
         row[name] = max(each[name] for each in rows)
     row["farm_on_time"] = min(each["farm_on_time"] for each in rows)
     return row
@@ -356,14 +416,21 @@ COLUMNS = [("tool", 10), ("streams", 8), ("cpu_s_per_stream_minute", 24), ("user
            ("written_over_media", 19), ("pictures_lost", 14), ("farm_on_time", 13)]
 
 
-def print_row(row):
+def print_row(row, alone):
     print("".join(f"{row[name]:>{width}}" for name, width in COLUMNS), flush=True)
+    if "viewed" in row:
+        viewed = row["viewed"]
+        row["cpu_s_per_viewer_minute"] = round(row["cpu_s_per_stream_minute"] - alone, 4) if alone else None
+        print(f"{'':10}{viewed['per_viewer_and_second']} a second for each viewer, {viewed['bytes_each']} bytes each, "
+              f"{viewed['packets_skipped']} packets skipped; CPU s per viewer-minute, less what recording costs: "
+              f"{row['cpu_s_per_viewer_minute']}")
 
 
 def verdicts(rows, idle):
     """What is over a limit, in words."""
     ours = {row["streams"]: row for row in rows if row["tool"] == "ours"}
     floor = {row["streams"]: row["cpu_s_per_stream_minute"] for row in rows if row["tool"] == "floor"}
+    connected = {row["streams"]: row["cpu_s_per_stream_minute"] for row in rows if row["tool"] == "connected"}
     found = []
 
     def check(what, value, limit):
@@ -381,6 +448,11 @@ def verdicts(rows, idle):
             check(f"peak RSS in MB at {streams} streams", row["peak_rss_mb"], PEAK_MB_MAX[streams])
         check(f"bytes written over media at {streams} streams", row["written_over_media"], WRITTEN_MAX)
         check(f"pictures lost at {streams} streams", row["pictures_lost"], 0)
+    for streams in connected.keys() & floor.keys():
+        check(f"CPU s per stream-minute at {streams} streams without recording", connected[streams], floor[streams])
+    for row in rows:
+        if "viewed" in row:
+            check(f"pictures lost while {row['tool']} watch", row["pictures_lost"], 0)
     if idle:
         check("RSS in MB when idle", idle["rss_mb"], IDLE_MB_MAX)
         check("CPU s a minute when idle", idle["cpu_s_per_minute"], IDLE_CPU_S_MAX)
@@ -407,14 +479,16 @@ def main():
     try:
         print("".join(f"{name:>{width}}" for name, width in COLUMNS))
         for streams in map(int, args.streams.split(",")):
-            names = [name for name in args.tools.split(",") if streams <= STREAMS_MAX[name]]
+            of = {name: range(STREAMS_OF[name][0], STREAMS_OF[name][1] + 1) for name in args.tools.split(",")}
+            names = [name for name in of if streams in of[name]]
             windows = {name: [] for name in names}
             for _ in range(args.rounds):
                 for name in names:
                     windows[name].append(measure(name, streams, farm, args))
-            for name in names:
-                rows.append(mean(windows[name]))
-                print_row(rows[-1])
+            found = {name: mean(windows[name]) for name in names}
+            for row in found.values():
+                print_row(row, found.get("ours", {}).get("cpu_s_per_stream_minute"))
+            rows += found.values()
         if not args.no_idle:
             idle = measure_idle(args)
             print("idle: " + ", ".join(f"{name} {value}" for name, value in idle.items()))
