@@ -1,9 +1,10 @@
 """Recording by LightNVR, by the floor and by other recorders, fed by the same camera farm: CPU, memory, losses.
 
 Cameras are 1920x1080 at 15 fps and 4 Mbit/s over RTSP and TCP. Nobody watches, but with `ws`, `hls` and `mjpeg`: the
-recorder with one viewer per stream of that kind; `connected` is the recorder with streams that it does not record. For
-each number of cameras the tools take turns (A B A B), a window each after a warm-up; then the recorder is measured
-while it has nothing to do. Prints a table and writes target/bench/latest.json. `floor.rs` says what the floor is.
+recorder with one viewer per stream of that kind; `connected` is the recorder with streams that it does not record;
+`small` has 8 streams of 2 Mbit/s and one viewer in a control group of 96 MB and a quarter of a core. For each number of
+cameras the tools take turns (A B A B), a window each after a warm-up; then the recorder is measured while it has
+nothing to do. Prints a table and writes target/bench/latest.json. `floor.rs` says what the floor is.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import tempfile
 import time
 import urllib.request
 
+from cgroup import Limits
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 OUT = TOP / "target" / "bench"
 BINARY = TOP / "target" / "release" / "lightnvr"
@@ -33,7 +36,7 @@ CLIP_SECONDS = 10
 PASSWORD = "bench-password"
 # With fewer or more cameras they are left out. Above these numbers the others would only measure swapping.
 STREAMS_OF = {"ours": (1, 512), "floor": (1, 512), "connected": (16, 64), "ws": (16, 16), "hls": (16, 16),
-              "mjpeg": (1, 1), "ffmpeg": (1, 64), "gstreamer": (1, 64), "motion": (1, 4)}
+              "mjpeg": (1, 1), "small": (0, 0), "ffmpeg": (1, 64), "gstreamer": (1, 64), "motion": (1, 4)}
 # What the project promises, for the verdict at the end.
 CPU_MAX = 0.06
 FLOOR_RATIO_MAX = 1.3
@@ -41,18 +44,23 @@ PEAK_MB_MAX = {1: 12.0, 16: 27.0}
 WRITTEN_MAX = 1.02
 IDLE_MB_MAX = 8.0
 IDLE_CPU_S_MAX = 0.02
+# The small machine.
+SMALL_MEMORY = 96 << 20
+SMALL_CORES = 0.25
+SMALL_STREAMS = 8
+SMALL_RATE = "2M"
 MB = 1e6
 
 
-def make_clip():
-    clip = OUT / "farm-1080p15-4M.h264"
+def make_clip(rate):
+    clip = OUT / f"farm-1080p15-{rate}.h264"
     if not clip.exists():
         source = f"testsrc2=s=1920x1080:r={FPS},noise=alls=20:allf=t,format=yuv420p"
         part = OUT / "farm-part.h264"
         subprocess.run(["ffmpeg", "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", source, "-t",
                         str(CLIP_SECONDS), "-c:v", "libx264", "-preset", "veryfast", "-bf", "0", "-g", "30",
-                        "-sc_threshold", "0", "-b:v", "4M", "-minrate", "4M", "-maxrate", "4M", "-bufsize", "4M", "-x264-params",
-                        "nal-hrd=cbr", "-f", "h264", part], check=True)
+                        "-sc_threshold", "0", "-b:v", rate, "-minrate", rate, "-maxrate", rate, "-bufsize", rate,
+                        "-x264-params", "nal-hrd=cbr", "-f", "h264", part], check=True)
         part.rename(clip)
     return clip
 
@@ -60,8 +68,8 @@ def make_clip():
 class Farm:
     """The cameras. All of them are one process."""
 
-    def __init__(self):
-        clip = make_clip()
+    def __init__(self, rate="4M"):
+        clip = make_clip(rate)
         self.media_bytes_per_picture = clip.stat().st_size / (FPS * CLIP_SECONDS)
         self.process = subprocess.Popen([EXAMPLES / "camera_farm", clip, str(FPS)],
                                         stdout=subprocess.PIPE, text=True)
@@ -193,10 +201,14 @@ class Connected(Ours):
 class Watched(Ours):
     """With one viewer per stream, each a client that takes all it gets."""
 
+    def watched(self):
+        """So many of the streams, from the first on."""
+        return self.streams
+
     def begin(self):
         login = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
         words = [sys.executable, TOP / "tests" / "bench" / "viewers.py", self.url.removeprefix("http://"), self.KIND,
-                 self.streams, login]
+                 self.watched(), login]
         log = open(self.home / "log", "a")
         self.viewers = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=log, text=True)
         self.began = time.monotonic()
@@ -205,8 +217,11 @@ class Watched(Ours):
         """What the viewers got in all, ends them."""
         seconds = time.monotonic() - self.began
         self.viewers.terminate()
-        seen = json.loads(self.viewers.communicate(timeout=20)[0] or '{"pictures": 0, "bytes": 0, "skipped": 0}')
-        return {"per_viewer_and_second": round(seen["pictures"] / self.streams / seconds, 1),
+        answer = self.viewers.communicate(timeout=20)[0]
+        if not answer:
+            sys.exit("the viewers ended early: " + (self.home / "log").read_text())
+        seen = json.loads(answer)
+        return {"per_viewer_and_second": round(seen["pictures"] / self.watched() / seconds, 1),
                 "bytes_each": seen["bytes"] // max(seen["pictures"], 1), "packets_skipped": seen["skipped"]}
 
     def stop(self, number=signal.SIGTERM):
@@ -216,6 +231,22 @@ class Watched(Ours):
 
 class WebSocket(Watched):
     KIND = "ws"
+
+
+class Small(WebSocket):
+    """On a small machine, as a control group makes one, with one viewer in all."""
+
+    def __init__(self, home, farm, streams, limits):
+        self.limits = limits
+        super().__init__(home, farm, streams)
+
+    def run(self, command, **how):
+        process = super().run(command, **how)
+        self.limits.add(process.pid)
+        return process
+
+    def watched(self):
+        return 1
 
 
 class Hls(Watched):
@@ -269,7 +300,7 @@ class Motion(Tool):
 
 
 TOOLS = {"ours": Ours, "floor": Floor, "connected": Connected, "ws": WebSocket, "hls": Hls, "mjpeg": Mjpeg,
-         "ffmpeg": Ffmpeg, "gstreamer": GStreamer, "motion": Motion}
+         "small": Small, "ffmpeg": Ffmpeg, "gstreamer": GStreamer, "motion": Motion}
 
 
 def boxes(data, start, end):
@@ -329,10 +360,10 @@ def missing_pictures(path, first):
     return sum(max(round(duration * FPS / scale) - 1, 0) for duration in found[first:-1])
 
 
-def measure(name, streams, farm, args):
+def measure(name, streams, farm, args, *more):
     home = pathlib.Path(tempfile.mkdtemp(dir=args.on or OUT))
     try:
-        tool = TOOLS[name](home, farm, streams)
+        tool = TOOLS[name](home, farm, streams, *more)
         try:
             deadline = time.monotonic() + 60
             while farm.counts()["sessions"] < streams:
@@ -399,6 +430,18 @@ def measure_idle(args):
         shutil.rmtree(home)
 
 
+def measure_small(args):
+    """What a board of long ago may have left for it."""
+    farm = Farm(SMALL_RATE)
+    try:
+        with Limits("lightnvr-bench", SMALL_MEMORY, SMALL_CORES) as limits:
+            row = mean([measure("small", SMALL_STREAMS, farm, args, limits)])
+            row["throttled"] = round(limits.throttled(), 3)
+            return row
+    finally:
+        farm.stop()
+
+
 def mean(rows):
     """One row of several windows: the mean of CPU, the worst of all else."""
     row = dict(rows[-1])
@@ -422,8 +465,9 @@ def print_row(row, alone):
         viewed = row["viewed"]
         row["cpu_s_per_viewer_minute"] = round(row["cpu_s_per_stream_minute"] - alone, 4) if alone else None
         print(f"{'':10}{viewed['per_viewer_and_second']} a second for each viewer, {viewed['bytes_each']} bytes each, "
-              f"{viewed['packets_skipped']} packets skipped; CPU s per viewer-minute, less what recording costs: "
-              f"{row['cpu_s_per_viewer_minute']}")
+              f"{viewed['packets_skipped']} packets skipped")
+        if alone:
+            print(f"{'':10}CPU s per viewer-minute, less what recording costs: {row['cpu_s_per_viewer_minute']}")
 
 
 def verdicts(rows, idle):
@@ -489,6 +533,11 @@ def main():
             for row in found.values():
                 print_row(row, found.get("ours", {}).get("cpu_s_per_stream_minute"))
             rows += found.values()
+        if "small" in args.tools.split(","):
+            farm.stop()
+            rows.append(measure_small(args))
+            print_row(rows[-1], None)
+            print(f"{'':10}throttled in {rows[-1]['throttled']:.1%} of all tenths of a second")
         if not args.no_idle:
             idle = measure_idle(args)
             print("idle: " + ", ".join(f"{name} {value}" for name, value in idle.items()))

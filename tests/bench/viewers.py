@@ -19,6 +19,10 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 seen = {"pictures": 0, "bytes": 0, "skipped": 0}
 
 
+class NoPictureYet(Exception):
+    """503: the stream is only beginning."""
+
+
 class Connection:
     async def open(self, viewer):
         self.reader, self.writer = await asyncio.open_connection(
@@ -28,7 +32,10 @@ class Connection:
     async def head(self, path, more=""):
         self.writer.write((f"GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nAuthorization: Basic {LOGIN}\r\n"
                            f"{more}\r\n").encode())
-        return (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        if head.startswith("HTTP/1.1 503"):
+            raise NoPictureYet(head)
+        return head
 
     async def get(self, path):
         head = await self.head(path)
@@ -95,7 +102,11 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
     async def view(stream):
-        await watch(await Connection().open(stream), f"/api/v1/streaming/{stream}")
+        while True:
+            try:
+                await watch(await Connection().open(stream), f"/api/v1/streaming/{stream}")
+            except NoPictureYet:
+                await asyncio.sleep(0.5)
 
     viewers = [asyncio.create_task(view(stream)) for stream in range(int(STREAMS))]
     stopped = asyncio.create_task(stop.wait())
