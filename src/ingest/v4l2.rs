@@ -184,7 +184,7 @@ fn capture(
     }
     let device = Device::open(path, number)?;
     let refused = |what: String| IngestError::Refused { what };
-    if !device.identity()?.is_camera {
+    if !device.identity().is_camera {
         return Err(refused(format!(
             "{path} is no camera that delivers pictures in its own right"
         )));

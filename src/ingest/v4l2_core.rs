@@ -275,6 +275,8 @@ pub struct Set {
     pub height: u32,
     pub stride: u32,
     pub image_bytes: u32,
+    /// Separate pieces of memory for one picture.
+    pub planes: u8,
 }
 
 /// How pictures lie in a buffer.
@@ -290,7 +292,7 @@ pub struct Layout {
 
 /// What was agreed on, or why that is nothing to work with.
 pub fn agree(choice: &Choice, set: &Set) -> Result<Layout, String> {
-    let Set { code, width, height, stride, image_bytes } = *set;
+    let Set { code, width, height, stride, image_bytes, planes } = *set;
     if Kind::of(code) != Some(choice.kind) {
         let (want, got) = (fourcc_text(choice.code), fourcc_text(code));
         return Err(format!("driver offers {want} and sets {got}"));
@@ -299,6 +301,9 @@ pub fn agree(choice: &Choice, set: &Set) -> Result<Layout, String> {
     if !is_sane || (!choice.is_as_is && !can_be_encoded(width, height)) {
         let most = if choice.is_as_is { "8192x8192" } else { "1920x1088" };
         return Err(format!("driver sets pictures of {width}x{height}, at most are {most}"));
+    }
+    if planes != 1 {
+        return Err(format!("driver splits pictures into {planes} planes, want 1"));
     }
     if image_bytes > BUFFER_BYTES_MAX {
         let most = BUFFER_BYTES_MAX;

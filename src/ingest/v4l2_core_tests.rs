@@ -97,7 +97,7 @@ fn choice(kind: Kind, code: &[u8; 4], is_as_is: bool) -> Choice {
 }
 
 fn set(code: &[u8; 4], width: u32, height: u32, stride: u32, image_bytes: u32) -> Set {
-    Set { code: fourcc(*code), width, height, stride, image_bytes }
+    Set { code: fourcc(*code), width, height, stride, image_bytes, planes: 1 }
 }
 
 #[test]
@@ -107,6 +107,8 @@ fn what_a_driver_sets_is_checked() {
     assert_eq!((layout.width, layout.height, layout.stride), (640, 360, 1280));
     let padded = agree(&yuyv, &set(b"YUYV", 638, 360, 1280, 460_800)).expect("fits");
     assert_eq!(padded.stride, 1280);
+    let split = agree(&yuyv, &Set { planes: 2, ..set(b"YUYV", 640, 360, 0, 460_800) });
+    assert_eq!(split, Err("driver splits pictures into 2 planes, want 1".into()));
     for (bad, words) in [
         (set(b"MJPG", 640, 360, 0, 1), "offers YUYV and sets MJPG"),
         (set(b"YUYV", 0, 360, 0, 1), "0x360"),
@@ -211,7 +213,7 @@ proptest! {
             codes.iter().map(|&code| Offer { code, sizes: sizes.clone() }).collect();
         if let Ok(choice) = choose(&offers, &wish) {
             let [width, height, stride, image_bytes] = answer;
-            let set = Set { code: choice.code, width, height, stride, image_bytes };
+            let set = Set { code: choice.code, width, height, stride, image_bytes, planes: 1 };
             let near = Set { width: choice.width.into(), height: choice.height.into(), stride: 0, image_bytes: 0, ..set };
             prop_assert!(agree(&choice, &near).is_ok());
             for layout in [agree(&choice, &set), agree(&choice, &near)].into_iter().flatten() {

@@ -98,7 +98,7 @@ type Known = (v4l2_sys::Identity, Vec<LocalFormat>);
 
 fn ask(path: &str) -> Result<Option<Known>, IngestError> {
     let device = Device::open(path, number_of(path)?)?;
-    let identity = device.identity()?;
+    let identity = device.identity().clone();
     if !identity.is_camera {
         return Ok(None);
     }

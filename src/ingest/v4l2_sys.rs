@@ -39,6 +39,8 @@ const BUFFERS_MAX: usize = 32;
 const INTERRUPTS_MAX: u32 = 100;
 
 const CAPTURE: u32 = sys::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE;
+/// Cameras on boards' chips: the same calls with a list of planes in each buffer.
+const CAPTURE_MPLANE: u32 = sys::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE;
 const MMAP: u32 = sys::v4l2_memory_V4L2_MEMORY_MMAP;
 
 /// Structures that an ioctl may read and write.
@@ -68,6 +70,8 @@ unsafe impl Plain for sys::v4l2_streamparm {}
 unsafe impl Plain for sys::v4l2_requestbuffers {}
 // SAFETY: as above; pointers in its union are raw ones, which may be null.
 unsafe impl Plain for sys::v4l2_buffer {}
+// SAFETY: as above; the pointer in its union is none.
+unsafe impl Plain for sys::v4l2_plane {}
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}
 
@@ -110,7 +114,7 @@ pub fn busy(path: &str, who: &str) -> String {
 }
 
 /// What a device says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     pub name: String,
     pub driver: String,
@@ -129,6 +133,9 @@ pub struct Listed {
 pub struct Device {
     file: OwnedFd,
     path: String,
+    identity: Identity,
+    /// Type of its buffers: with planes or without.
+    buffers: u32,
 }
 
 impl Device {
@@ -137,11 +144,37 @@ impl Device {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let opened = rustix::fs::open(path, flags, Mode::empty());
         let file = opened.map_err(|errno| explain(path, "opening", errno))?;
-        let device = Self { file, path: path.to_owned() };
         // Another device may have come in its place in between.
-        let stat = rustix::fs::fstat(&device.file);
-        let is_same = stat.is_ok_and(|stat| stat.st_rdev == number);
-        if is_same { Ok(device) } else { Err(no_camera(path)) }
+        let stat = rustix::fs::fstat(&file);
+        if !stat.is_ok_and(|stat| stat.st_rdev == number) {
+            return Err(no_camera(path));
+        }
+        let identity = Identity::default();
+        let mut device = Self { file, path: path.to_owned(), identity, buffers: CAPTURE };
+        device.ask()?;
+        Ok(device)
+    }
+
+    fn ask(&mut self) -> Result<(), IngestError> {
+        let mut capability = sys::v4l2_capability::zeroed();
+        self.call(vidioc::VIDIOC_QUERYCAP, &mut capability).map_err(self.failed("asking"))?;
+        let all = capability.capabilities;
+        // A device with several files says in `device_caps` which of all this one has.
+        let own = if all & sys::V4L2_CAP_DEVICE_CAPS == 0 { all } else { capability.device_caps };
+        let is_plain = own & sys::V4L2_CAP_VIDEO_CAPTURE != 0;
+        let has_planes = own & sys::V4L2_CAP_VIDEO_CAPTURE_MPLANE != 0;
+        self.buffers = if has_planes && !is_plain { CAPTURE_MPLANE } else { CAPTURE };
+        self.identity = Identity {
+            name: text(&capability.card),
+            driver: text(&capability.driver),
+            is_camera: (is_plain || has_planes) && own & sys::V4L2_CAP_STREAMING != 0,
+        };
+        Ok(())
+    }
+
+    /// What it says of itself.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     fn failed(&self, doing: &'static str) -> impl Fn(Errno) -> IngestError + '_ {
@@ -162,27 +195,12 @@ impl Device {
         Err(Errno::INTR)
     }
 
-    /// What it says of itself.
-    pub fn identity(&self) -> Result<Identity, IngestError> {
-        let mut capability = sys::v4l2_capability::zeroed();
-        self.call(vidioc::VIDIOC_QUERYCAP, &mut capability).map_err(self.failed("asking"))?;
-        let all = capability.capabilities;
-        // A device with several files says in `device_caps` which of all this one has.
-        let own = if all & sys::V4L2_CAP_DEVICE_CAPS == 0 { all } else { capability.device_caps };
-        let needed = sys::V4L2_CAP_VIDEO_CAPTURE | sys::V4L2_CAP_STREAMING;
-        Ok(Identity {
-            name: text(&capability.card),
-            driver: text(&capability.driver),
-            is_camera: own & needed == needed,
-        })
-    }
-
     /// The formats that the driver lists.
     pub fn formats(&self) -> Vec<Listed> {
         let mut found: Vec<Listed> = Vec::new();
         for index in 0..FORMATS_MAX as u32 {
             let mut listed = sys::v4l2_fmtdesc::zeroed();
-            (listed.index, listed.type_) = (index, CAPTURE);
+            (listed.index, listed.type_) = (index, self.buffers);
             if self.call(vidioc::VIDIOC_ENUM_FMT, &mut listed).is_err() {
                 break;
             }
@@ -260,6 +278,20 @@ impl Device {
 
     /// Sets format, size and rate; what the driver makes of it is what comes.
     pub fn set(&self, choice: &Choice) -> Result<Layout, IngestError> {
+        let set = match self.buffers {
+            CAPTURE_MPLANE => self.set_planes(choice),
+            _ => self.set_plain(choice),
+        };
+        let set = set.map_err(self.failed("setting its format"))?;
+        let refused = |what| IngestError::Refused { what: format!("camera {}: {what}", self.path) };
+        let layout = agree(choice, &set).map_err(refused)?;
+        if let Some(fps) = choice.fps {
+            self.set_fps(fps);
+        }
+        Ok(layout)
+    }
+
+    fn set_plain(&self, choice: &Choice) -> Result<Set, Errno> {
         let mut format = sys::v4l2_format::zeroed();
         format.type_ = CAPTURE;
         format.fmt.pix = sys::v4l2_pix_format {
@@ -270,28 +302,49 @@ impl Device {
             // SAFETY: `zeroed` set all of the union's bytes, and this field is integers.
             ..unsafe { format.fmt.pix }
         };
-        self.call(vidioc::VIDIOC_S_FMT, &mut format).map_err(self.failed("setting its format"))?;
+        self.call(vidioc::VIDIOC_S_FMT, &mut format)?;
         // SAFETY: for this type of buffer the kernel has written `pix`.
         let pix = unsafe { format.fmt.pix };
-        let set = Set {
+        Ok(Set {
             code: pix.pixelformat,
             width: pix.width,
             height: pix.height,
             stride: pix.bytesperline,
             image_bytes: pix.sizeimage,
+            planes: 1,
+        })
+    }
+
+    fn set_planes(&self, choice: &Choice) -> Result<Set, Errno> {
+        let mut format = sys::v4l2_format::zeroed();
+        format.type_ = CAPTURE_MPLANE;
+        format.fmt.pix_mp = sys::v4l2_pix_format_mplane {
+            width: choice.width.into(),
+            height: choice.height.into(),
+            pixelformat: choice.code,
+            field: sys::v4l2_field_V4L2_FIELD_NONE,
+            num_planes: 1,
+            // SAFETY: `zeroed` set all of the union's bytes, and this field is integers.
+            ..unsafe { format.fmt.pix_mp }
         };
-        let refused = |what| IngestError::Refused { what: format!("camera {}: {what}", self.path) };
-        let layout = agree(choice, &set).map_err(refused)?;
-        if let Some(fps) = choice.fps {
-            self.set_fps(fps);
-        }
-        Ok(layout)
+        self.call(vidioc::VIDIOC_S_FMT, &mut format)?;
+        // SAFETY: for this type of buffer the kernel has written `pix_mp`.
+        let pix = unsafe { format.fmt.pix_mp };
+        let [plane, ..] = pix.plane_fmt;
+        Ok(Set {
+            code: pix.pixelformat,
+            width: pix.width,
+            height: pix.height,
+            stride: plane.bytesperline,
+            image_bytes: plane.sizeimage,
+            planes: pix.num_planes,
+        })
     }
 
     /// A driver without rates keeps its own: pictures that are too many are left out later.
     fn set_fps(&self, fps: u16) {
         let mut parameters = sys::v4l2_streamparm::zeroed();
-        parameters.type_ = CAPTURE;
+        parameters.type_ = self.buffers;
         parameters.parm.capture.timeperframe =
             sys::v4l2_fract { numerator: 1, denominator: u32::from(fps) };
         if let Err(errno) = self.call(vidioc::VIDIOC_S_PARM, &mut parameters) {
@@ -302,7 +355,7 @@ impl Device {
     /// Begins to deliver pictures.
     pub fn start(self) -> Result<Capture, IngestError> {
         let mut request = sys::v4l2_requestbuffers::zeroed();
-        (request.count, request.type_, request.memory) = (BUFFERS, CAPTURE, MMAP);
+        (request.count, request.type_, request.memory) = (BUFFERS, self.buffers, MMAP);
         self.call(vidioc::VIDIOC_REQBUFS, &mut request)
             .map_err(self.failed("asking for memory"))?;
         let count = request.count as usize;
@@ -315,22 +368,21 @@ impl Device {
             buffers.push(self.map(index)?);
             self.queue(index)?;
         }
-        let mut kind = CAPTURE;
+        let mut kind = self.buffers;
         self.call(vidioc::VIDIOC_STREAMON, &mut kind).map_err(self.failed("starting"))?;
         Ok(Capture { buffers, device: self })
     }
 
     fn map(&self, index: u32) -> Result<Mapped, IngestError> {
-        let mut buffer = Self::buffer(index);
-        self.call(vidioc::VIDIOC_QUERYBUF, &mut buffer)
-            .map_err(self.failed("asking for memory"))?;
-        let len = buffer.length as usize;
-        if buffer.length == 0 || buffer.length > BUFFER_BYTES_MAX {
+        let answered = self.exchange(vidioc::VIDIOC_QUERYBUF, index);
+        let (_, plane) = answered.map_err(self.failed("asking for memory"))?;
+        let len = plane.length as usize;
+        if plane.length == 0 || plane.length > BUFFER_BYTES_MAX {
             let what = format!("camera {}: driver gives buffers of {len} bytes", self.path);
             return Err(IngestError::Connection { what });
         }
-        // SAFETY: for memory of this type the kernel has written `offset`.
-        let offset = u64::from(unsafe { buffer.m.offset });
+        // SAFETY: for memory of this type the kernel has written `mem_offset`, and `exchange` where it did not.
+        let offset = u64::from(unsafe { plane.m.mem_offset });
         // SAFETY: a new mapping, at an address that the kernel picks, of memory that the driver keeps until unmapped.
         let mapped = unsafe {
             rustix::mm::mmap(
@@ -346,16 +398,34 @@ impl Device {
         Ok(Mapped { start, len })
     }
 
-    fn buffer(index: u32) -> sys::v4l2_buffer {
+    /// A call about a buffer; what the driver answers of it, and of its one plane, with planes or without.
+    fn exchange(
+        &self,
+        request: vidioc::_IOC_TYPE,
+        index: u32,
+    ) -> Result<(sys::v4l2_buffer, sys::v4l2_plane), Errno> {
+        let mut planes = [sys::v4l2_plane::zeroed(); sys::VIDEO_MAX_PLANES as usize];
         let mut buffer = sys::v4l2_buffer::zeroed();
-        (buffer.index, buffer.type_, buffer.memory) = (index, CAPTURE, MMAP);
-        buffer
+        (buffer.index, buffer.type_, buffer.memory) = (index, self.buffers, MMAP);
+        if self.buffers == CAPTURE_MPLANE {
+            // The kernel reads and writes so many planes there at most, while `planes` lives.
+            buffer.length = sys::VIDEO_MAX_PLANES;
+            buffer.m.planes = planes.as_mut_ptr();
+        }
+        self.call(request, &mut buffer)?;
+        let mut plane = planes[0];
+        if self.buffers != CAPTURE_MPLANE {
+            (plane.length, plane.bytesused) = (buffer.length, buffer.bytesused);
+            // SAFETY: without planes and with memory of this type the kernel has written `offset`.
+            plane.m.mem_offset = unsafe { buffer.m.offset };
+        }
+        Ok((buffer, plane))
     }
 
     /// Gives a buffer to the driver.
     fn queue(&self, index: u32) -> Result<(), IngestError> {
-        let mut buffer = Self::buffer(index);
-        self.call(vidioc::VIDIOC_QBUF, &mut buffer).map_err(self.failed("handing memory back"))
+        let queued = self.exchange(vidioc::VIDIOC_QBUF, index);
+        queued.map(drop).map_err(self.failed("handing memory back"))
     }
 }
 
@@ -366,12 +436,13 @@ struct Mapped {
 }
 
 impl Mapped {
-    /// A copy of the first `len` bytes, or of all. The driver must have handed the buffer out.
-    fn copy(&self, len: usize) -> Vec<u8> {
+    /// A copy of the first `len` bytes, or of all, without the first `skip`. The driver must have handed the buffer out.
+    fn copy(&self, skip: usize, len: usize) -> Vec<u8> {
         let len = len.min(self.len);
         // SAFETY: `len` bytes from `start` on are mapped and readable; the driver writes to none of them between
         // VIDIOC_DQBUF and VIDIOC_QBUF, and one that does nonetheless changes bytes of which any value is a `u8`.
-        unsafe { std::slice::from_raw_parts(self.start.cast::<u8>(), len) }.to_vec()
+        let bytes = unsafe { std::slice::from_raw_parts(self.start.cast::<u8>(), len) };
+        bytes.get(skip..).unwrap_or_default().to_vec()
     }
 }
 
@@ -409,9 +480,8 @@ impl Capture {
         let deadline = Instant::now() + patience;
         let mut has_error = false;
         loop {
-            let mut buffer = Device::buffer(0);
-            match self.device.call(vidioc::VIDIOC_DQBUF, &mut buffer) {
-                Ok(()) => return self.take(&buffer).map(Some),
+            match self.device.exchange(vidioc::VIDIOC_DQBUF, 0) {
+                Ok((buffer, plane)) => return self.take(&buffer, &plane).map(Some),
                 // poll says that nothing can come any more, or nothing is queued.
                 Err(Errno::AGAIN) if has_error => {
                     let what = format!("camera {} stopped", self.device.path);
@@ -442,15 +512,20 @@ impl Capture {
         }
     }
 
-    fn take(&self, buffer: &sys::v4l2_buffer) -> Result<Captured, IngestError> {
+    fn take(
+        &self,
+        buffer: &sys::v4l2_buffer,
+        plane: &sys::v4l2_plane,
+    ) -> Result<Captured, IngestError> {
         let Some(mapped) = self.buffers.get(buffer.index as usize) else {
             let what = format!("camera {}: driver names buffer {}", self.device.path, buffer.index);
             return Err(IngestError::Connection { what });
         };
-        let used = buffer.bytesused as usize;
+        // What comes before the picture counts as used (VIDIOC_QUERYBUF, `data_offset`).
+        let (used, skip) = (plane.bytesused as usize, plane.data_offset as usize);
         let is_broken = buffer.flags & sys::V4L2_BUF_FLAG_ERROR != 0;
-        let is_sane = (1..=mapped.len.min(PACKET_BYTES_MAX)).contains(&used);
-        let data = if is_sane { mapped.copy(used) } else { Vec::new() };
+        let is_sane = used > skip && used <= mapped.len && used - skip <= PACKET_BYTES_MAX;
+        let data = if is_sane { mapped.copy(skip, used) } else { Vec::new() };
         self.device.queue(buffer.index)?;
         let clock = buffer.flags & sys::V4L2_BUF_FLAG_TIMESTAMP_MASK;
         let is_monotonic = clock == sys::V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
@@ -470,7 +545,7 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        let mut kind = CAPTURE;
+        let mut kind = self.device.buffers;
         // A camera that was unplugged has nothing to stop.
         let _ = self.device.call(vidioc::VIDIOC_STREAMOFF, &mut kind);
     }

@@ -47,6 +47,16 @@ pub fn media_units(file: &Path, video: Video) -> Vec<Vec<u8>> {
     units.filter(|unit| !is_parameter_set(unit, video)).collect()
 }
 
+/// The pictures of a track of JPEGs, byte by byte; `dir` takes them meanwhile.
+#[track_caller]
+pub fn jpegs(file: &Path, dir: &Path) -> Vec<Vec<u8>> {
+    let mut ffmpeg = ffmpeg();
+    ffmpeg.args(["-ignore_editlist", "1", "-i"]).arg(file).args(["-map", "0:v", "-c", "copy"]);
+    run_silently(ffmpeg.args(["-f", "image2"]).arg(dir.join("jpeg-%05d")));
+    let names = (1..).map(|n| dir.join(format!("jpeg-{n:05}")));
+    names.map_while(|name| std::fs::read(name).ok()).collect()
+}
+
 /// NAL units between start codes (H.264 annex B). The zeros before a start code belong to no unit: one
 /// never ends with a zero byte.
 pub fn split_annex_b(stream: &[u8]) -> Vec<Vec<u8>> {
