@@ -211,6 +211,11 @@ fn an_endless_header_is_cut_off() {
         while peer.send(&[b'a'; 1000]) {}
     });
     check_protocol_error(&run, "RTSP head of more than 16384 bytes");
+    let run = run_describe(|peer| {
+        peer.send(b"RTSP/1.0 200 OK\r\n");
+        while peer.send(b"X-Line: one of a great many\r\n") {}
+    });
+    check_protocol_error(&run, "RTSP head of more than 16384 bytes");
 }
 
 #[test]
