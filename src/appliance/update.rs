@@ -222,7 +222,9 @@ impl Updater {
             if asked.is_none_or(|at| now.duration_since(at) >= HEALTH_EVERY) {
                 asked = Some(now);
                 let health = health(heard.port.get()).await;
-                watch.saw(Instant::now(), health, heard.is_recording.get());
+                if let Some(why) = watch.saw(Instant::now(), health, heard.is_recording.get()) {
+                    say(&format!("version {VERSION} on trial is not well: {why}"));
+                }
             }
             match watch.poll(Instant::now()) {
                 Verdict::Wait => wait::pause(TRIAL_TICK).await,

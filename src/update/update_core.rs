@@ -328,22 +328,24 @@ impl TrialWatch {
         }
     }
 
-    /// API and disk are well, or why not; and whether a stream records now. Asked every few seconds.
-    pub fn saw(&mut self, now: Instant, health: Result<(), String>, is_recording: bool) {
-        match health {
-            Ok(()) => {
-                self.well_since.get_or_insert(now);
-                if is_recording {
-                    self.recording_since.get_or_insert(now);
-                } else {
-                    self.recording_since = None;
-                }
-            }
-            Err(why) => {
-                (self.well_since, self.recording_since) = (None, None);
-                self.unwell = why;
-            }
-        }
+    /// API and disk are well, or why not; and whether a stream records now. Asked every few seconds. Answers why it
+    /// is unwell if that is news: the time for which it must be well begins anew.
+    pub fn saw(
+        &mut self,
+        now: Instant,
+        health: Result<(), String>,
+        is_recording: bool,
+    ) -> Option<&str> {
+        let Err(why) = health else {
+            self.well_since.get_or_insert(now);
+            let since = self.recording_since.unwrap_or(now);
+            self.recording_since = is_recording.then_some(since);
+            return None;
+        };
+        let is_news = self.well_since.is_some() || why != self.unwell;
+        (self.well_since, self.recording_since) = (None, None);
+        self.unwell = why;
+        is_news.then_some(&self.unwell)
     }
 
     /// The recorder ended by itself.

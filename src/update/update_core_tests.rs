@@ -235,7 +235,8 @@ fn what_recorded_before_must_record_for_a_minute() {
     watch.saw(t0 + s(20), Ok(()), true);
     assert_eq!(watch.poll(t0 + s(79)), Verdict::Wait);
     assert_eq!(watch.poll(t0 + s(80)), Verdict::Confirm);
-    watch.saw(t0 + s(85), Err("disk".into()), true);
+    assert_eq!(watch.saw(t0 + s(85), Err("disk".into()), true), Some("disk"));
+    assert_eq!(watch.saw(t0 + s(86), Err("disk".into()), true), None, "said once");
     watch.saw(t0 + s(90), Ok(()), true);
     assert_eq!(watch.poll(t0 + s(149)), Verdict::Wait, "the minute begins anew");
     watch.saw(t0 + s(150), Ok(()), false);
