@@ -282,8 +282,9 @@ fn commands_that_a_silent_disk_holds_up_are_answered_and_reads_go_on() {
     let began = Instant::now();
     let delete = || {
         let answer = nvr.request("DELETE", &path, None);
-        (answer.status, answer.header("retry-after").is_some(), began.elapsed())
+        (answer.status, began.elapsed())
     };
+    let file = nvr.recordings("").remove(0).path;
     std::thread::scope(|scope| {
         // Where this fails, the threads below are answered all the same.
         let _thawed = disk.thaw_on_panic();
@@ -296,16 +297,17 @@ fn commands_that_a_silent_disk_holds_up_are_answered_and_reads_go_on() {
             wait::pause(Duration::from_millis(50));
         }
         for delete in deletes {
-            let (status, says_when, took) = delete.join().expect("an answer");
-            assert_eq!((status, says_when), (503, true));
+            let (status, took) = delete.join().expect("an answer");
+            // Deleted, or too late for that, or: look before you try again.
+            assert!(matches!(status, 200 | 404 | 503), "{status}");
             assert!(took < COMMAND_WITHIN, "{took:?}");
         }
     });
+    assert_eq!(nvr.request("GET", &path, None).status, 404, "it is out of the list");
+    nvr.json("PUT", "/api/v1/streams/0", Some(r#"{"priority":2}"#));
+    assert!(file.exists(), "the disk is still frozen");
     disk.thaw();
-    // The one that had begun is carried out.
-    wait::until("the recording is gone", RESUMES_WITHIN, || {
-        (nvr.request("GET", &path, None).status == 404).then_some(())
-    });
+    wait::until("its file is gone", RESUMES_WITHIN, || (!file.exists()).then_some(()));
     nvr.json("PUT", "/api/v1/streams/0", Some(r#"{"record":true}"#));
     is_well_again(&nvr);
     check_all(nvr, home.path());

@@ -237,7 +237,18 @@ impl Applier {
         }
         let row = self.recording(id).await?;
         let doomed = vec![Doomed { id, path: row.path }];
-        retention::delete(recordings, doomed).await.map_err(|error| no_storage(&error))?;
+        retention::trash(recordings, &doomed).await.map_err(|error| no_storage(&error))?;
+        let remove = async {
+            let removed = retention::remove_files(recordings, doomed).await;
+            removed.map_err(|error| no_storage(&error))
+        };
+        // Whoever comes behind does not wait for a disk that never answers.
+        let leave = async {
+            wait::pause(PATIENCE).await;
+            log::warn!("recording {id} is deleted; its file will go when its disk answers");
+            Ok(())
+        };
+        remove.or(leave).await?;
         self.nvr.wake_retention();
         Ok(())
     }

@@ -153,11 +153,16 @@ fn oldest_below(
 /// Deletes recordings: rows, files, garbage rows, in this order. An error of the disk leaves garbage rows, and
 /// `sweep` tries again.
 pub async fn delete(recordings: &OpenRecordings, doomed: Vec<Doomed>) -> Result<(), RecordError> {
+    trash(recordings, &doomed).await?;
+    remove_files(recordings, doomed).await
+}
+
+/// The first half of `delete`: out of the list for good.
+pub async fn trash(recordings: &OpenRecordings, doomed: &[Doomed]) -> Result<(), RecordError> {
     // Refused before the row goes: what is on an unplugged disk stays in the list.
     doomed.iter().try_for_each(|doomed| recordings.may_remove(Path::new(&doomed.path)))?;
     let changes = doomed.iter().map(|doomed| Change::TrashRecording(doomed.id)).collect();
-    recordings.commit(changes).await?;
-    remove_files(recordings, doomed).await
+    recordings.commit(changes).await
 }
 
 /// Goes on with deletions that were begun and not finished; answers whether there may be more.
@@ -173,7 +178,11 @@ pub async fn sweep(recordings: &OpenRecordings) -> Result<bool, RecordError> {
     Ok(has_more)
 }
 
-async fn remove_files(recordings: &OpenRecordings, doomed: Vec<Doomed>) -> Result<(), RecordError> {
+/// The second half of `delete`. It may be dropped anywhere: what it leaves undone `sweep` does.
+pub async fn remove_files(
+    recordings: &OpenRecordings,
+    doomed: Vec<Doomed>,
+) -> Result<(), RecordError> {
     let (mut gone, mut result) = (Vec::with_capacity(doomed.len()), Ok(()));
     // One job a file: removing a large one takes a card long, and what is recorded comes in between.
     for doomed in doomed {
