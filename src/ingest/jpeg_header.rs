@@ -139,18 +139,22 @@ pub struct Whole {
 }
 
 /// Puts the Huffman tables in that most USB cameras leave out (USB Video Class, Motion-JPEG payload, section 2.1: they
-/// are the typical ones), and an end where there is none. `None` for what is no picture.
+/// are the typical ones), and an end where there is none. What lies behind the end goes: zeros, or the rest of an older
+/// picture in a buffer whose driver says that all of it is used. `None` for what is no picture.
 pub fn whole(mut data: Vec<u8>) -> Option<Whole> {
     if !data.starts_with(&[0xff, 0xd8]) {
         return None;
     }
     let (width, height) = frame_size(&data).filter(|&(width, height)| width > 0 && height > 0)?;
     let (scan_at, has_tables) = find_scan(&data)?;
-    // Buffers are filled up with zeros.
-    let end = data.iter().rposition(|&byte| byte != 0)? + 1;
-    data.truncate(end.max(scan_at));
-    let is_cut = !data.ends_with(&[0xff, 0xd9]);
-    if is_cut {
+    // In coded data 0xff comes with another byte behind it (T.81, B.1.1.5).
+    let end = data[scan_at..].windows(2).position(|two| two == [0xff, 0xd9]);
+    let is_cut = end.is_none();
+    if let Some(end) = end {
+        data.truncate(scan_at + end + 2);
+    } else {
+        let end = data.iter().rposition(|&byte| byte != 0)? + 1;
+        data.truncate(end.max(scan_at));
         data.extend_from_slice(&[0xff, 0xd9]);
     }
     if !has_tables {
@@ -251,10 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn zeros_behind_the_end_go_and_a_missing_end_is_said() {
-        let padded = [picture(), vec![0; 50]].concat();
-        let got = whole(padded).expect("a picture");
-        assert_eq!((got.data, got.is_cut), (picture(), false));
+    fn what_is_behind_the_end_goes_and_a_missing_end_is_said() {
+        for behind in [vec![0; 50], vec![5, 6, 0xff, 0xd9], picture()] {
+            let got = whole([picture(), behind].concat()).expect("a picture");
+            assert_eq!((got.data, got.is_cut), (picture(), false));
+        }
         let mut cut = picture();
         cut.truncate(cut.len() - 3);
         let got = whole(cut).expect("half a picture");

@@ -311,7 +311,7 @@ impl Way {
         captured: Captured,
         codec: &Pool,
     ) -> Result<(i64, Option<Unit>), IngestError> {
-        let Captured { data, stamp_us, arrived_us, sequence, is_broken } = captured;
+        let Captured { mut data, stamp_us, arrived_us, sequence, is_broken, is_full } = captured;
         let ticks = self.clock.ticks(stamp_us, arrived_us);
         let is_gap = self.sequence.is_some_and(|last| is_gap(last, sequence));
         self.sequence = Some(sequence);
@@ -322,6 +322,11 @@ impl Way {
             Means::AsIs(framer) => {
                 if is_gap {
                     framer.note_gap();
+                }
+                // Cut off, or of unknown length with something old behind it: v4l2loopback says so of the first
+                // picture after a reader came. The end of a JPEG is known.
+                if is_full && self.layout.kind == Kind::H264 {
+                    data.clear();
                 }
                 framer.unit(data, ticks, is_broken)
             }
@@ -394,6 +399,7 @@ fn picture(data: Vec<u8>, layout: &Layout) -> Result<Picture, String> {
 mod tests {
     use super::*;
     use crate::media::format::VideoCodec;
+    use crate::media::nal;
 
     fn wish(codec: VideoCodec, width: u16, height: u16) -> Wish {
         Wish { codec, width, height, fps: 0 }
@@ -402,7 +408,8 @@ mod tests {
     fn captured(data: Vec<u8>, n: u32) -> Captured {
         let stamp_us = i64::from(n) * 100_000;
         let arrived_us = stamp_us + 5000;
-        Captured { data, stamp_us: Some(stamp_us), arrived_us, sequence: n, is_broken: false }
+        let (is_broken, is_full) = (false, false);
+        Captured { data, stamp_us: Some(stamp_us), arrived_us, sequence: n, is_broken, is_full }
     }
 
     fn encoding(layout: Layout, wish: &Wish) -> Way {
@@ -436,6 +443,27 @@ mod tests {
                 keys.extend(unit.is_key.then_some(n));
             }
             assert_eq!(keys, [0, 20, 40], "every two seconds");
+        });
+    }
+
+    #[test]
+    fn h264_that_fills_its_buffer_has_no_known_end() {
+        let pool = Pool::start("codec-test", 1, 4).expect("threads");
+        let mut encoder = H264Encoder::open(10).expect("encoder");
+        let encoded = encoder.encode(&Picture::grey(64, 64, 50), 0, true).expect("encodes");
+        let data = encoded.expect("a picture").data;
+        let nals = nal::length_prefixed_nals(&data);
+        let data: Vec<u8> = nals.flat_map(|unit| [&[0, 0, 0, 1], unit].concat()).collect();
+        let layout = Layout { kind: Kind::H264, width: 64, height: 64, stride: 0 };
+        let (code, fps) = (0, None);
+        let choice = Choice { kind: Kind::H264, code, width: 64, height: 64, fps, is_as_is: true };
+        let mut way = Way::new(&choice, layout, &wish(VideoCodec::H264, 0, 0));
+        smol::block_on(async {
+            let full = Captured { is_full: true, ..captured(data.clone(), 0) };
+            assert_eq!(way.take(full, &pool).await.expect("no error"), (0, None));
+            let (_, unit) = way.take(captured(data, 1), &pool).await.expect("no error");
+            let unit = unit.expect("a picture");
+            assert!(unit.is_key && unit.is_damaged, "something before it is missing");
         });
     }
 

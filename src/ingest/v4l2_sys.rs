@@ -465,6 +465,8 @@ pub struct Captured {
     pub sequence: u32,
     /// The driver says that something is wrong with it, or it is longer than a packet may be.
     pub is_broken: bool,
+    /// It fills its buffer to the last byte.
+    pub is_full: bool,
 }
 
 /// A device that delivers. Dropping it stops and closes it.
@@ -539,6 +541,7 @@ impl Capture {
             arrived_us: now.tv_sec * 1_000_000 + now.tv_nsec / 1000,
             sequence: buffer.sequence,
             is_broken: is_broken || !is_sane,
+            is_full: used == mapped.len,
         })
     }
 }
