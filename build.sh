@@ -170,7 +170,7 @@ page() {
 # Tests with a kernel of their own run on x86_64 only.
 need_vm() {
 	[ "$(uname -m)" = x86_64 ] || return 0
-	need qemu-system-x86_64:qemu-system-x86 make:make :busybox-static cpio:cpio xz:xz-utils strip:binutils \
+	need qemu-system-x86_64:qemu-system-x86 make:make pahole:pahole :busybox-static cpio:cpio xz:xz-utils strip:binutils \
 		/usr/sbin/dmsetup:dmsetup /usr/sbin/depmod:kmod /usr/sbin/debugfs:e2fsprogs
 	# The lists of packages may name a kernel that is gone.
 	tests/vm/make_guest.sh target/vm || {
