@@ -128,7 +128,7 @@ need_test() {
 	need_gst
 	need curl:curl faketime:faketime chromium:chromium chromedriver:chromium-driver :python3-venv \
 		/usr/sbin/mkfs.ext4:e2fsprogs /usr/bin/unshare:util-linux \
-		node:nodejs npm:npm :gstreamer1.0-plugins-bad \
+		node:nodejs npm:npm gst-launch-1.0:gstreamer1.0-tools :gstreamer1.0-plugins-bad \
 		cvlc:vlc-bin :vlc-plugin-base firefox-esr:firefox-esr openssl:openssl :glib-networking
 	# Debian's python3, because another one on PATH may come without venv.
 	if ! cmp -s tests/requirements.txt "$VENV_DIR/requirements.txt"; then
