@@ -44,6 +44,8 @@ const LOSSES_MAX: usize = 64;
 struct State {
     /// The recorder wants packets.
     is_recording: bool,
+    /// Something of this run did not go to the recorder: what goes there next begins with a keyframe, and a new file.
+    is_interrupted: bool,
     stamp: Stamp,
     meter: Meter,
     video: Option<Arc<VideoFormat>>,
@@ -163,6 +165,7 @@ impl Hub {
         let (wake, ready) = bounded(1);
         let state = State {
             is_recording,
+            is_interrupted: false,
             stamp: Stamp::default(),
             meter: Meter::default(),
             video: None,
@@ -226,6 +229,7 @@ impl Hub {
         let mut state = self.state.borrow_mut();
         state.forget_old_advice();
         state.stamp.start(audio);
+        state.is_interrupted = false;
         state.last_video = None;
         state.video = video;
     }
@@ -234,6 +238,12 @@ impl Hub {
         let now_ms = self.now_ms();
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
+        let is_wanted = state.is_recording && state.hold.is_none();
+        if is_wanted && state.is_interrupted && unit.is_key && matches!(unit.track, Track::Video(_))
+        {
+            state.is_interrupted = false;
+            state.stamp.interrupt();
+        }
         let stamped = state.stamp.packet(unit, clock::wall_ms());
         let Some((packet, is_dated_anew)) = stamped else { return };
         if is_dated_anew {
@@ -250,12 +260,13 @@ impl Hub {
         {
             state.video = Some(Arc::clone(format));
         }
-        let packet = if state.is_recording && state.hold.is_none() {
+        state.is_interrupted |= !is_wanted;
+        let packet = if state.is_interrupted {
+            Arc::new(packet)
+        } else {
             let packet = self.feed.push(packet);
             self.note_untaken(&packet);
             packet
-        } else {
-            Arc::new(packet)
         };
         self.live.push(packet);
         if is_video && state.status != StreamStatus::Connected {
@@ -512,6 +523,37 @@ mod tests {
         check_wakes(&[(1, false, 9), (998, false, 9), (999, true, 9)], 2);
         check_wakes(&[(1, false, 9), (999, false, 9), (1000, false, 9)], 2);
         check_wakes(&[(1, false, 5000), (2, false, 5000)], 1);
+    }
+
+    /// Numbers of the runs and decoding times of what the recorder gets.
+    fn taken(hub: &Hub) -> Vec<(u32, i64)> {
+        let packets = std::iter::from_fn(|| match hub.take() {
+            Take::Packet(packet) => Some((packet.run.id, packet.dts)),
+            Take::Loading | Take::Empty => None,
+        });
+        packets.collect()
+    }
+
+    #[test]
+    fn after_a_pause_that_the_recorder_has_not_seen_comes_a_keyframe_and_another_file() {
+        let pauses: [fn(&Hub, bool); 2] = [
+            |hub, is_pause| hub.set_recording(!is_pause),
+            |hub, is_pause| hub.set_hold(is_pause.then_some("disk full")),
+        ];
+        for pause in pauses {
+            let hub = hub();
+            deliver(&hub, 0, true, 9);
+            deliver(&hub, 1, false, 9);
+            pause(&hub, true);
+            deliver(&hub, 2, false, 9);
+            deliver(&hub, 3, true, 9);
+            pause(&hub, false);
+            // It refers to a picture that the recorder did not get.
+            deliver(&hub, 4, false, 9);
+            deliver(&hub, 5, true, 9);
+            deliver(&hub, 6, false, 9);
+            assert_eq!(taken(&hub), [(1, 0), (1, 1), (2, 5), (2, 6)]);
+        }
     }
 
     #[test]

@@ -33,6 +33,14 @@ impl Stamp {
         }
     }
 
+    /// Something of the run is left out for the recorder: what follows is another run, by the same clock.
+    pub fn interrupt(&mut self) {
+        if let Some(run) = &self.run {
+            self.runs = self.runs.wrapping_add(1);
+            self.run = Some(Arc::new(Run { id: self.runs, audio: run.audio.clone() }));
+        }
+    }
+
     /// The run is over.
     pub fn end(&mut self) {
         self.run = None;
