@@ -16,6 +16,7 @@ use crate::buffer::board_core::BufferView;
 use crate::buffer::ring::Take;
 use crate::buffer::spill::{Buffers, Feed};
 use crate::ingest::{SourceEvent, Unit};
+use crate::ledger::clock_core::ClockWatch;
 use crate::ledger::span_core::{Span, State as LedgerState};
 use crate::live::feed::Feed as LiveFeed;
 use crate::media::format::{AudioCodec, AudioFormat, VideoFormat};
@@ -47,6 +48,8 @@ struct State {
     /// Something of this run did not go to the recorder: what goes there next begins with a keyframe, and a new file.
     is_interrupted: bool,
     stamp: Stamp,
+    /// Sees a step of the wall clock with the next picture.
+    watch: ClockWatch,
     meter: Meter,
     video: Option<Arc<VideoFormat>>,
     status: StreamStatus,
@@ -167,6 +170,7 @@ impl Hub {
             is_recording,
             is_interrupted: false,
             stamp: Stamp::default(),
+            watch: ClockWatch::default(),
             meter: Meter::default(),
             video: None,
             status: StreamStatus::Connecting,
@@ -244,7 +248,12 @@ impl Hub {
             state.is_interrupted = false;
             state.stamp.interrupt();
         }
-        let stamped = state.stamp.packet(unit, clock::wall_ms());
+        let arrived_ms = clock::wall_ms();
+        if state.watch.tick(arrived_ms, now_ms).is_some() {
+            // Whoever drives the ledger looks at the clock then, too: sooner than it would by itself.
+            self.tell_changed();
+        }
+        let stamped = state.stamp.packet(unit, arrived_ms);
         let Some((packet, is_dated_anew)) = stamped else { return };
         if is_dated_anew {
             state.last_video = None;

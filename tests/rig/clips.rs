@@ -31,7 +31,8 @@ pub enum Audio {
 }
 
 /// A recipe. All clips show a moving test picture of 640x360 at 15 fps with noise, so that no two
-/// frames are alike, and a keyframe every 20 frames.
+/// frames are alike, and a keyframe every 20 frames where nothing
+/// else is said.
 #[derive(Clone, Copy, Debug)]
 pub struct Clip {
     pub name: &'static str,
@@ -99,6 +100,17 @@ pub const H264_FAST: Clip = Clip {
 /// Four minutes of it.
 pub const LONG_FAST: Clip =
     Clip { name: "long_fast", source: Source::Looped { clip: &H264_FAST, times: 10 }, ..H264 };
+
+/// A keyframe three times a second.
+pub const H264_KEYS: Clip = Clip {
+    name: "h264_keys",
+    encoder: "-c:v libx264 -preset veryfast -b:v 500k -g 5 -bf 0 -x264-params scenecut=0",
+    ..H264
+};
+
+/// Four minutes of it.
+pub const LONG_KEYS: Clip =
+    Clip { name: "long_keys", source: Source::Looped { clip: &H264_KEYS, times: 10 }, ..H264 };
 
 pub const H265: Clip = Clip {
     name: "h265",
