@@ -145,10 +145,18 @@ impl Api {
         format!("Basic {}", BASE64_STANDARD.encode(&self.login))
     }
 
-    /// `request` that must be answered with 200 and JSON.
+    /// `request` that must be answered with 200 and JSON. Told that it asks too often, it waits as long as it should.
     #[track_caller]
     pub fn json(&self, method: &str, path: &str, body: Option<&str>) -> Value {
-        let response = self.request(method, path, body);
+        let response = loop {
+            let response = self.request(method, path, body);
+            match response.header("Retry-After") {
+                Some(seconds) if response.status == 429 => {
+                    wait::pause(Duration::from_secs(seconds.parse().expect("seconds")));
+                }
+                _ => break response,
+            }
+        };
         assert_eq!(response.status, 200, "{method} {path} {body:?}: {}", response.text());
         json::parse(response.text())
     }
