@@ -3,13 +3,14 @@
 Cameras are 1920x1080 at 15 fps and 4 Mbit/s over RTSP and TCP. Nobody watches, but with `ws`, `hls` and `mjpeg`: the
 recorder with one viewer per stream of that kind; `connected` is the recorder with streams that it does not record;
 `small` has 8 streams of 2 Mbit/s and one viewer in a control group of 96 MB and a quarter of a core. For each number of
-cameras the tools take turns (A B A B), a window each after a warm-up; then the recorder is measured while it has
-nothing to do. Prints a table and writes target/bench/latest.json. `floor.rs` says what the floor is.
+cameras the tools take turns (A B A B), a window each after a warm-up; then come `requests` (`requests.py`: what wrk
+gets out of the API) and the recorder while it has nothing to do. Prints a table and writes target/bench/latest.json. `floor.rs` says what the floor is.
 """
 
 import argparse
 import base64
 import json
+import math
 import os
 import pathlib
 import platform
@@ -36,7 +37,7 @@ CLIP_SECONDS = 10
 PASSWORD = "bench-password"
 # With fewer or more cameras they are left out. Above these numbers the others would only measure swapping.
 STREAMS_OF = {"ours": (1, 512), "floor": (1, 512), "connected": (16, 64), "ws": (16, 16), "hls": (16, 16),
-              "mjpeg": (1, 1), "small": (0, 0), "ffmpeg": (1, 64), "gstreamer": (1, 64), "motion": (1, 4)}
+              "mjpeg": (1, 1), "small": (0, 0), "requests": (0, 0), "ffmpeg": (1, 64), "gstreamer": (1, 64), "motion": (1, 4)}
 # What the project promises, for the verdict at the end.
 CPU_MAX = 0.06
 FLOOR_RATIO_MAX = 1.3
@@ -221,6 +222,8 @@ class Watched(Ours):
         if not answer:
             sys.exit("the viewers ended early: " + (self.home / "log").read_text())
         seen = json.loads(answer)
+        if not seen["pictures"]:
+            sys.exit(f"{self.KIND}: the viewers saw nothing")
         return {"per_viewer_and_second": round(seen["pictures"] / self.watched() / seconds, 1),
                 "bytes_each": seen["bytes"] // max(seen["pictures"], 1), "packets_skipped": seen["skipped"]}
 
@@ -442,6 +445,20 @@ def measure_small(args):
         farm.stop()
 
 
+def measure_requests(args):
+    """Of requests per second, with 1 and 32 connections."""
+    home = tempfile.mkdtemp(dir=args.on or OUT)
+    try:
+        words = ["unshare", "--map-root-user", "--net", sys.executable, TOP / "tests" / "bench" / "requests.py",
+                 BINARY, home, math.ceil(args.seconds)]
+        done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit("the requests were not answered")
+        return json.loads(done.stdout)
+    finally:
+        shutil.rmtree(home)
+
+
 def mean(rows):
     """One row of several windows: the mean of CPU, the worst of all else."""
     row = dict(rows[-1])
@@ -467,7 +484,9 @@ def print_row(row, alone):
         print(f"{'':10}{viewed['per_viewer_and_second']} a second for each viewer, {viewed['bytes_each']} bytes each, "
               f"{viewed['packets_skipped']} packets skipped")
         if alone:
-            print(f"{'':10}CPU s per viewer-minute, less what recording costs: {row['cpu_s_per_viewer_minute']}")
+            per_picture = row["cpu_s_per_viewer_minute"] / viewed["per_viewer_and_second"] / 60
+            print(f"{'':10}CPU s per viewer-minute, less what recording costs: {row['cpu_s_per_viewer_minute']}; "
+                  f"per picture or part {per_picture * 1000:.2f} ms")
 
 
 def verdicts(rows, idle):
@@ -509,7 +528,7 @@ def arguments():
     parser.add_argument("--warm-up", type=float, default=10, help="seconds before a window")
     parser.add_argument("--rounds", type=int, default=2, help="windows per tool")
     parser.add_argument("--streams", default="1,4,16,64,256", help="numbers of cameras")
-    parser.add_argument("--tools", default=",".join(TOOLS), help="which of " + ", ".join(TOOLS))
+    parser.add_argument("--tools", default=",".join(STREAMS_OF), help="which of " + ", ".join(STREAMS_OF))
     parser.add_argument("--no-idle", action="store_true", help="leave out the recorder without streams")
     parser.add_argument("--on", help="directory for the recordings, else target/bench")
     return parser.parse_args()
@@ -519,7 +538,7 @@ def main():
     args = arguments()
     OUT.mkdir(parents=True, exist_ok=True)
     farm = Farm()
-    rows, idle = [], None
+    rows, idle, requests = [], None, None
     try:
         print("".join(f"{name:>{width}}" for name, width in COLUMNS))
         for streams in map(int, args.streams.split(",")):
@@ -538,6 +557,10 @@ def main():
             rows.append(measure_small(args))
             print_row(rows[-1], None)
             print(f"{'':10}throttled in {rows[-1]['throttled']:.1%} of all tenths of a second")
+        if "requests" in args.tools.split(","):
+            requests = measure_requests(args)
+            for row in requests:
+                print("requests: " + ", ".join(f"{name} {value}" for name, value in row.items()))
         if not args.no_idle:
             idle = measure_idle(args)
             print("idle: " + ", ".join(f"{name} {value}" for name, value in idle.items()))
@@ -545,7 +568,7 @@ def main():
         farm.stop()
     machine = {"cores": os.cpu_count(), "kernel": platform.release(), "machine": platform.machine(),
                "load": os.getloadavg()[0]}
-    latest = {"machine": machine, "idle": idle, "recording": rows}
+    latest = {"machine": machine, "idle": idle, "requests": requests, "recording": rows}
     (OUT / "latest.json").write_text(json.dumps(latest, indent=2) + "\n")
     over = verdicts(rows, idle)
     if over:

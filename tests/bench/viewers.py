@@ -15,6 +15,8 @@ import sys
 
 ADDRESS, KIND, STREAMS, LOGIN = sys.argv[1:]
 HOST, PORT = ADDRESS.split(":")
+# Half a second each: a camera has a keyframe every two seconds.
+TRIES = 20
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 seen = {"pictures": 0, "bytes": 0, "skipped": 0}
 
@@ -87,7 +89,9 @@ async def watch_hls(connection, base):
 
 
 async def watch_mjpeg(connection, base):
-    await connection.head(f"{base}/mjpeg")
+    head = await connection.head(f"{base}/mjpeg")
+    if not head.startswith("HTTP/1.1 200"):
+        raise ValueError(head)
     while True:
         head = (await connection.reader.readuntil(b"\r\n\r\n")).decode()
         size = int(re.search(r"^content-length: (\d+)\r$", head, re.M | re.I)[1])
@@ -102,11 +106,12 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
     async def view(stream):
-        while True:
+        for _ in range(TRIES):
             try:
                 await watch(await Connection().open(stream), f"/api/v1/streaming/{stream}")
             except NoPictureYet:
                 await asyncio.sleep(0.5)
+        raise ValueError(f"stream {stream} has no picture")
 
     viewers = [asyncio.create_task(view(stream)) for stream in range(int(STREAMS))]
     stopped = asyncio.create_task(stop.wait())
