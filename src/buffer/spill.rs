@@ -111,6 +111,9 @@ fn fill(part: &Path, bytes: u64) -> Result<File> {
     }
     lock(&file);
     file.write_all(MAGIC)?;
+    // Before it gets its name: else after a power cut the name may be there without the mark, and the file counts as
+    // somebody else's.
+    file.sync_all()?;
     Ok(file)
 }
 
