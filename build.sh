@@ -23,7 +23,8 @@ usage: ./build.sh COMMAND
           tables here, figures in target/bench/latest.json (arguments go to tests/bench/bench.py, --help lists them)
   soak    what takes longer than test: 100 kills instead of 25, a disk that stalls for 30 s instead of 12, 12 power
           cuts instead of one, wear over an hour, a million recordings, ten rounds of 250 viewers instead of one,
-          20 s of a processor for each fuzz target instead of 4, updates with power cuts in each phase
+          20 s of a processor for each fuzz target instead of 4, updates with power cuts in each phase,
+          20 power cuts of a device that records, its cameras, an image that is made twice
   fuzz    [TARGET [SECONDS]]: one target of tests/fuzz/, or each, under libFuzzer for 900 s; what is found ends up
           in target/fuzz/found/ (wants nightly Rust and cargo-fuzz, and says so)
   cross   [aarch64|armv7]: the static program for a board, without root and without docker
@@ -259,7 +260,8 @@ cmd_soak() {
 	need_board
 	release
 	SOAK=1 run_tests --test record_kill --test disk_stall --test million --test live_load --test fuzz \
-		--test vm_memory --test vm_power_cut --test vm_wear --test board_update
+		--test vm_memory --test vm_power_cut --test vm_wear --test board --test board_update --test board_build \
+		--test board_cameras
 }
 
 # libFuzzer comes with nightly Rust only. Neither is installed behind the owner's back.
@@ -331,6 +333,7 @@ cmd_bench() {
 	need_build
 	need_gst
 	need motion:motion gst-launch-1.0:gstreamer1.0-tools :gstreamer1.0-plugins-bad
+	need wrk:wrk ip:iproute2 unshare:util-linux
 	release
 	cargo build --release --locked --example camera_farm --example floor
 	over=

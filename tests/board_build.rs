@@ -1,4 +1,5 @@
-//! `./build.sh cross`: which way is taken on a machine that has this or that. The tools are stubs.
+//! `./build.sh cross`: which way is taken on a machine that has this or that. The tools are stubs. `./build.sh image`:
+//! the same bytes from the same inputs (in the soak).
 
 mod rig;
 
@@ -64,5 +65,35 @@ fn a_docker_client_without_a_daemon_is_not_enough() {
     assert!(!home.path().join("calls").exists(), "cross was called");
     for way in ["rustup target add aarch64-unknown-linux-musl", "docker info", "rust-src"] {
         assert!(said.contains(way), "it does not name {way}: {said}");
+    }
+}
+
+/// Builds the image of `virt-arm64` below `dir`; gives the sums of what a device gets.
+fn image_sums(dir: &Path, zone: &str, umask: &str) -> String {
+    let script = format!(
+        "umask {umask}; program=$(board/common/cross.sh aarch64) && board/common/image.sh --board virt-arm64 \
+         --program \"$program\" --sign target/image/test-key.pem >&2 && cd {}/virt-arm64 && sha256sum ./*",
+        dir.display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.env("TZ", zone).env("LIGHTNVR_IMAGE_DIR", dir);
+    let out = command.output().expect("sh starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).expect("text")
+}
+
+#[test]
+fn the_same_inputs_give_the_same_image() {
+    if std::env::var_os("SOAK").is_none() {
+        return;
+    }
+    let home = TempDir::new("board_build_same");
+    let first = image_sums(&home.path().join("first"), "UTC", "022");
+    let again = image_sums(&home.path().join("again"), "Asia/Tokyo", "077");
+    println!("{first}");
+    assert_eq!(first, again);
+    for name in ["lightnvr-virt-arm64.img.xz", "lightnvr-virt-arm64.update"] {
+        assert!(first.contains(name), "{first}");
     }
 }

@@ -61,7 +61,7 @@ boards=$(cd board && find . -name genimage.cfg | sort | sed 's,^\./\(.*\)/genima
 BOARD=$TOP/board/$board
 [ -f "$BOARD/genimage.cfg" ] || die "--board: got '$board', want one of: $boards"
 
-OUT=$TOP/target/image/$board
+OUT=${LIGHTNVR_IMAGE_DIR:-$TOP/target/image}/$board
 WORK=$OUT/work
 # The slots' size is also in genimage.cfg; a root that would not fit both slots ends the build here.
 ROOT_BYTES_MAX=$((64 << 20))

@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use rustix::mount::{MountFlags, mount};
 
 use super::setup_core::{self, SETUP_BYTES_MAX, Setup};
-use super::{DATA_MOUNT, DEVICE_DIR, RECORDER_ID, RUN_DIR, boot_files, grow};
+use super::{DATA_MOUNT, DEVICE_DIR, RECORDER_ID, RUN_DIR, TIME_SERVER_MARK, boot_files, grow};
 use crate::args::InitArgs;
 use crate::nvr::start;
 use crate::system::clock;
@@ -189,6 +189,9 @@ fn apply(setup: &Setup) -> io::Result<()> {
     let run = Path::new(RUN_DIR);
     write_private(&run.join("network"), &setup_core::network_lines(setup))?;
     write_private(&run.join("ntp"), &setup.ntp.join("\n"))?;
+    if setup.time_server {
+        write_private(&run.join(TIME_SERVER_MARK), "")?;
+    }
     if let Some(zone) = &setup.timezone {
         if Path::new("/usr/share/zoneinfo").join(zone).is_file() {
             write_private(&run.join("timezone"), zone)?;

@@ -1,6 +1,6 @@
 //! `lightnvr keep`: stays as long as the device runs, and keeps the recorder running.
 //!
-//! In here: the recorder as a child under a user of its own, the hardware watchdog, its log in RAM, the files and lines
+//! In here: the recorder as a child under a user of its own, the hardware watchdog, its log (`kept_log`), the files and lines
 //! by which the owner learns address and first password, the last known time, updates (`update.rs`). What to do and when is in `watch_core`.
 //! It runs as root and therefore takes in nothing but the recorder's datagrams, of which a few words count.
 
@@ -21,6 +21,7 @@ use smol::Async;
 use smol::future::FutureExt;
 
 use super::init::{TIME_FILE, say, write_private};
+use super::kept_log::KeptLog;
 use super::mdns::Responder;
 use super::sntp;
 use super::update::{self, Heard};
@@ -28,7 +29,7 @@ use super::watch_core::Watch;
 use super::{DEVICE_DIR, RECORDER_ID, RUN_DIR, UPDATE_DIR, boot_files, grow};
 use crate::args::KeepArgs;
 use crate::system::{clock, signal, wait};
-use crate::update::desk::READY_WORD;
+use crate::update::desk::{READY_WORD, RECORDED_WORD};
 
 const TICK: Duration = Duration::from_secs(1);
 /// From the last kick to the restart. The Pi's hardware can at most 15 s.
@@ -42,7 +43,6 @@ const OOM_SCORE_KEEP: &str = "-1000";
 const OOM_SCORE_RECORDER: &str = "-900";
 /// Where browsers ask first; `rootfs-overlay/etc/sysctl.conf` lets the recorder's user have it.
 const REDIRECT_PORT: &str = "80";
-const LOG_BYTES_MAX: u64 = 512 << 10;
 const LOG_SAVED_EVERY: Duration = Duration::from_secs(3600);
 const TIME_SAVED_EVERY: Duration = Duration::from_secs(600);
 const MESSAGE_BYTES_MAX: usize = 256;
@@ -138,6 +138,7 @@ struct Keeper {
     told: Option<(Option<IpAddr>, u16, Option<String>)>,
     /// What the password's file on the boot partition is known to hold; `None` when that is not known.
     password_file: Option<Option<String>>,
+    log: KeptLog,
     log_saved: Instant,
     time_saved: Instant,
 }
@@ -155,6 +156,7 @@ impl Keeper {
             port: None,
             told: None,
             password_file: None,
+            log: KeptLog::new(Path::new(RUN_DIR).join("log"), Path::new(DEVICE_DIR).join("log")),
             log_saved: now,
             time_saved: now,
         }
@@ -170,6 +172,8 @@ impl Keeper {
                 heard.set_port(self.port);
             } else if let Some(recording) = line.strip_prefix("X_RECORDING=") {
                 heard.set_recording(recording == "1");
+            } else if line == RECORDED_WORD {
+                heard.has_recorded();
             } else if line == READY_WORD {
                 heard.bundle_is_there();
             }
@@ -189,10 +193,10 @@ impl Keeper {
             let _ = watchdog.write_all(b"k");
         }
         self.tell_owner();
-        self.bound_log();
+        self.log.bound();
         if now.duration_since(self.log_saved) >= LOG_SAVED_EVERY {
             self.log_saved = now;
-            save_log();
+            self.save_log();
         }
         if now.duration_since(self.time_saved) >= TIME_SAVED_EVERY {
             self.time_saved = now;
@@ -212,7 +216,7 @@ impl Keeper {
     }
 
     fn start_child(&mut self, now: Instant) {
-        match spawn(&self.data_dir, &self.socket) {
+        match spawn(&self.data_dir, &self.socket, self.log.path()) {
             Ok(child) => {
                 let score = format!("/proc/{}/oom_score_adj", child.id());
                 let _ = fs::write(score, OOM_SCORE_RECORDER);
@@ -277,15 +281,9 @@ impl Keeper {
         }
     }
 
-    /// The log is a file in RAM: of the last MB, the older half is dropped.
-    fn bound_log(&self) {
-        let path = log_file();
-        if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
-            // The recorder holds the file open and appends: copied and emptied, it goes on in the same one.
-            let copied = fs::copy(&path, path.with_extension("1"));
-            if copied.is_ok() {
-                let _ = OpenOptions::new().write(true).truncate(true).open(&path);
-            }
+    fn save_log(&mut self) {
+        if let Err(error) = self.log.save() {
+            say(&format!("the log is not kept: {error}"));
         }
     }
 
@@ -306,7 +304,7 @@ impl Keeper {
         if let Some(watchdog) = &mut self.watchdog {
             let _ = watchdog.write_all(b"k");
         }
-        save_log();
+        self.save_log();
         save_time();
     }
 }
@@ -321,8 +319,8 @@ fn open_watchdog() -> Option<File> {
     Some(file)
 }
 
-fn spawn(data_dir: &Path, socket: &Path) -> io::Result<Child> {
-    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(log_file())?;
+fn spawn(data_dir: &Path, socket: &Path, log: &Path) -> io::Result<Child> {
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(log)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--data-dir").arg(data_dir).arg("--redirect-port").arg(REDIRECT_PORT);
     command.arg("--update-dir").arg(UPDATE_DIR);
@@ -347,20 +345,6 @@ fn become_recorder() -> io::Result<()> {
     set_thread_uid(Uid::from_raw(RECORDER_ID))?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     Ok(())
-}
-
-fn log_file() -> PathBuf {
-    Path::new(RUN_DIR).join("log")
-}
-
-/// Keeps what the log says, once an hour and at an orderly end: the card sees 1 MB an hour at most.
-fn save_log() {
-    let log = log_file();
-    for (from, to) in [(log.with_extension("1"), "log.1"), (log, "log")] {
-        if from.exists() {
-            let _ = fs::copy(&from, Path::new(DEVICE_DIR).join(to));
-        }
-    }
 }
 
 /// Keeps the time for the next start of a board without a clock chip.

@@ -15,7 +15,7 @@ const PASSWORD_BYTES_MAX: usize = 256;
 const HOST_NAME_BYTES_MAX: usize = 63;
 /// IEEE 802.11 clause 9.4.2.2.
 const SSID_BYTES_MAX: usize = 32;
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "hostname",
     "timezone",
     "wifi_country",
@@ -25,6 +25,7 @@ const NAMES: [&str; 10] = [
     "gateway",
     "name_server",
     "ntp",
+    "time_server",
     "password",
 ];
 const SECRETS: [&str; 2] = ["wifi_password", "password"];
@@ -43,6 +44,8 @@ pub struct Setup {
     pub name_server: Option<IpAddr>,
     /// Names or addresses of time servers.
     pub ntp: Vec<String>,
+    /// Whether cameras may ask this device for the time.
+    pub time_server: bool,
     pub password: Option<String>,
 }
 
@@ -129,6 +132,13 @@ fn set(setup: &mut Setup, name: &str, value: &str) -> Result<(), String> {
                 return Err(quoted("one to four names or addresses"));
             }
             setup.ntp = servers;
+        }
+        "time_server" => {
+            setup.time_server = match value {
+                "yes" => true,
+                "no" => false,
+                _ => return Err(quoted("yes or no")),
+            };
         }
         "password" => {
             if value.chars().count() < PASSWORD_CHARS_MIN || value.len() > PASSWORD_BYTES_MAX {
@@ -233,7 +243,7 @@ mod tests {
     fn every_line_is_taken_from_a_windows_editor_too() {
         let text = "\u{feff}# my recorder\r\nhostname = Garage\r\ntimezone=Europe/Berlin\r\n\r\nwifi_country=de\r\n\
              wifi_ssid = Büro 2\r\nwifi_password = p=ss \"word\"\r\naddress = 192.168.1.20/24\r\n\
-             gateway = 192.168.1.1\r\nname_server = fd00::1\r\nntp = 10.0.0.1:4123, time.example\r\npassword = correct horse\r\n";
+             gateway = 192.168.1.1\r\nname_server = fd00::1\r\nntp = 10.0.0.1:4123, time.example\r\ntime_server = yes\r\npassword = correct horse\r\n";
         let out = read(text.as_bytes());
         assert_eq!(out.faults, Vec::<String>::new());
         let want = Setup {
@@ -246,6 +256,7 @@ mod tests {
             gateway: Some([192, 168, 1, 1].into()),
             name_server: "fd00::1".parse().ok(),
             ntp: vec!["10.0.0.1:4123".into(), "time.example".into()],
+            time_server: true,
             password: Some("correct horse".into()),
         };
         assert_eq!(out.setup, want);
@@ -276,6 +287,7 @@ mod tests {
             ("ntp = a b c d e", "ntp"),
             ("ntp = a;b", "ntp"),
             ("ntp = a:99999", "ntp"),
+            ("time_server = 1", "time_server"),
             ("password = short", "password"),
             ("colour = red", "colour"),
             ("nonsense", "NAME = VALUE"),

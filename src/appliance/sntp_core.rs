@@ -74,6 +74,12 @@ fn unix_ms(time: u64) -> i64 {
     seconds * 1000 + (((time & 0xffff_ffff) * 1000) >> 32) as i64
 }
 
+/// Unix milliseconds as seconds since 1900, which begin again in 2036, and 32 bits of fraction.
+pub fn ntp_time(unix_ms: i64) -> u64 {
+    let seconds = (unix_ms.div_euclid(1000) + EPOCH_S) as u64 & 0xffff_ffff;
+    (seconds << 32) | (((unix_ms.rem_euclid(1000) as u64) << 32) / 1000)
+}
+
 /// What is to be done with the clock now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -138,18 +144,13 @@ mod tests {
     const COOKIE: u64 = 0x0123_4567_89ab_cdef;
     const T0: i64 = 1_795_000_000_000;
 
-    fn ntp(unix_ms: i64) -> u64 {
-        let seconds = (unix_ms.div_euclid(1000) + EPOCH_S) as u64 & 0xffff_ffff;
-        (seconds << 32) | (((unix_ms.rem_euclid(1000) as u64) << 32) / 1000)
-    }
-
     fn answer(received_ms: i64, transmitted_ms: i64) -> [u8; PACKET_BYTES] {
         let mut packet = [0; PACKET_BYTES];
         packet[0] = (4 << 3) | 4;
         packet[1] = 2;
         packet[24..32].copy_from_slice(&COOKIE.to_be_bytes());
-        packet[32..40].copy_from_slice(&ntp(received_ms).to_be_bytes());
-        packet[40..].copy_from_slice(&ntp(transmitted_ms).to_be_bytes());
+        packet[32..40].copy_from_slice(&ntp_time(received_ms).to_be_bytes());
+        packet[40..].copy_from_slice(&ntp_time(transmitted_ms).to_be_bytes());
         packet
     }
 

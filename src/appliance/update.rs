@@ -91,8 +91,13 @@ impl Heard {
     pub fn set_recording(&self, is_recording: bool) {
         self.is_recording.set(is_recording);
         if is_recording {
-            self.recorded_at.set(Some(Instant::now()));
+            self.has_recorded();
         }
+    }
+
+    /// A stream records, or did before a restart: then it is as well.
+    pub fn has_recorded(&self) {
+        self.recorded_at.set(Some(Instant::now()));
     }
 
     pub fn bundle_is_there(&self) {

@@ -19,13 +19,16 @@ use super::orders::Orders;
 use super::trial::Turn;
 use crate::VERSION;
 use crate::http::viewer::{Stop, Viewer, blocking};
-use crate::store::SCHEMA;
+use crate::store::{SCHEMA, StoreError, StoreReader};
 use crate::system::notify::Notifier;
 use crate::system::{clock, stats, wait};
 use crate::update::bundle_core::{
     Device, HEAD_BYTES_MAX, Header, PayloadCheck, Refusal, Version, read_head,
 };
-use crate::update::desk::{BUNDLE_DIR, BUNDLE_FILE, BUNDLE_PART, Desk, READY_WORD, Upload};
+use crate::update::desk::{
+    BUNDLE_DIR, BUNDLE_FILE, BUNDLE_PART, Desk, READY_WORD, RECORDED_WORD, Upload,
+};
+use crate::update::update_core::RECORDED_BEFORE;
 
 /// A client that sends nothing for so long has gone.
 const STALL_MAX: Duration = Duration::from_secs(20);
@@ -61,9 +64,13 @@ impl Intake {
     }
 
     /// Tells the keeper; answers whether that was possible.
-    fn tell_keeper(&self) -> bool {
+    fn tell_keeper(&self, was_recording: bool) -> bool {
+        let words = match was_recording {
+            true => format!("{RECORDED_WORD}\n{READY_WORD}"),
+            false => READY_WORD.to_owned(),
+        };
         let mut notifier = self.notifier.borrow_mut();
-        notifier.get_or_insert_with(Notifier::from_environment).tell(READY_WORD)
+        notifier.get_or_insert_with(Notifier::from_environment).tell(&words)
     }
 }
 
@@ -123,7 +130,7 @@ pub async fn serve(orders: &Orders, length: u64, mut viewer: Viewer<'_>) -> Resu
     }
     match taken {
         Ok(header) => {
-            if !intake.tell_keeper() {
+            if !intake.tell_keeper(has_recorded(orders).await) {
                 return viewer.refuse_for("the device is not ready for an update", RETRY_S).await;
             }
             intake.desk.set_upload(Upload::Given);
@@ -154,6 +161,34 @@ pub async fn serve(orders: &Orders, length: u64, mut viewer: Viewer<'_>) -> Resu
         }
         Err(Failed::Gone) => Err(Stop::Gone),
     }
+}
+
+/// Whether something was recorded lately, in this run of the device or before. What can't be read was.
+async fn has_recorded(orders: &Orders) -> bool {
+    let parts = &orders.nvr.parts;
+    let reader = parts.recordings.store.reader();
+    let snapshot = parts.cell.load();
+    let configs = snapshot.streams.iter().map(|view| &view.config);
+    let ids = configs.filter(|config| config.enabled && config.record).map(|config| config.id);
+    let ids: Vec<u32> = ids.collect();
+    let found = blocking(move || was_recording(&reader, &ids, clock::wall_ms())).await;
+    found.unwrap_or_else(|error| {
+        log::warn!("update: {error}");
+        true
+    })
+}
+
+/// Whether one of the streams was recorded in the time of `RECORDED_BEFORE` before `now_ms`. Where the clock was not set,
+/// then or now, it may be off by as much in the other direction: the last known time is kept more often.
+fn was_recording(reader: &StoreReader, ids: &[u32], now_ms: i64) -> Result<bool, StoreError> {
+    for &id in ids {
+        let newest = reader.newest(id)?;
+        let is_late = |end_ms: i64| now_ms.abs_diff(end_ms) <= RECORDED_BEFORE.as_millis() as u64;
+        if newest.is_some_and(|newest| newest.in_progress || is_late(newest.end_ms)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// An upload that ends, however that is, is not shown any more.
@@ -298,4 +333,50 @@ fn clear(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::row::RecordingRow;
+    use crate::store::{Change, Store};
+
+    const NOW_MS: i64 = 1_800_000_000_000;
+    const HOUR_MS: i64 = 3_600_000;
+
+    fn row(id: u32, end_ms: i64, in_progress: bool) -> Change {
+        Change::PutRecording(RecordingRow {
+            id: id.into(),
+            stream_id: id,
+            stream_name: "Tor".into(),
+            start_ms: NOW_MS - 5 * HOUR_MS,
+            end_ms,
+            size: 5,
+            path: format!("/nowhere/{id}.mp4"),
+            in_progress,
+            is_protected: false,
+            boot: 1,
+        })
+    }
+
+    #[test]
+    fn what_was_recorded_before_a_restart_counts_for_an_hour() {
+        let dir = std::env::temp_dir().join(format!("lightnvr-recorded-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let store = Store::open(&dir).expect("a store");
+        let rows = [
+            row(0, NOW_MS - HOUR_MS - 1, false),
+            row(1, NOW_MS - HOUR_MS + 1, false),
+            row(2, NOW_MS - 4 * HOUR_MS, true),
+            row(3, NOW_MS + 600_000, false),
+            row(4, NOW_MS + 2 * HOUR_MS, false),
+        ];
+        store.commit(&rows).expect("it can be written");
+        let was = |ids: &[u32]| was_recording(&store.reader(), ids, NOW_MS).expect("readable");
+        assert!(!was(&[0]) && was(&[1]), "an hour");
+        assert!(was(&[2]), "it was being written");
+        assert!(was(&[3]) && !was(&[4]), "by another clock");
+        assert!(!was(&[5]) && !was(&[]) && was(&[5, 0, 1]), "any of them");
+        std::fs::remove_dir_all(&dir).expect("it is ours");
+    }
 }

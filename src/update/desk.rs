@@ -21,6 +21,9 @@ pub const BUNDLE_FILE: &str = "bundle";
 pub const BUNDLE_PART: &str = "bundle.part";
 /// Says to the keeper that a bundle is there.
 pub const READY_WORD: &str = "X_UPDATE=1";
+/// Before it in the same message: a stream that is to be recorded was, within `RECORDED_BEFORE`. The keeper remembers no
+/// more than this run of the device.
+pub const RECORDED_WORD: &str = "X_RECORDED=1";
 const FILE_BYTES_MAX: u64 = 4 << 10;
 
 /// What the keeper does.
